@@ -1,0 +1,5 @@
+"""``python -m bearerd`` is ``bearerd``."""
+
+from bearerd.cli import main
+
+main()

@@ -1,0 +1,70 @@
+"""What an account is: where its tokens come from."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bearerd.core.redaction import Secret
+
+
+class Grant(StrEnum):
+    """OAuth grants that need nobody at the keyboard (RFC 6749 sections 4.4 and 6)."""
+
+    CLIENT_CREDENTIALS = "client_credentials"
+    REFRESH_TOKEN = "refresh_token"  # noqa: S105  # the name of a grant
+
+
+class ClientAuth(StrEnum):
+    """How the client authenticates at the token endpoint (RFC 6749 section 2.3.1, RFC 7591 section 2)."""
+
+    BASIC = "client_secret_basic"
+    POST = "client_secret_post"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthSource:
+    """Tokens by an OAuth grant. Exactly one of `issuer` and `token_endpoint` is set."""
+
+    grant: Grant
+    client_id: str
+    client_auth: ClientAuth = ClientAuth.BASIC
+    client_secret: Secret | None = None
+    issuer: str | None = None
+    token_endpoint: str | None = None
+    scopes: tuple[str, ...] = ()
+    audience: str | None = None
+    resource: str | None = None  # RFC 8707
+    refresh_token: Secret | None = None  # what to begin with; spent once
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSource:
+    """Tokens printed by a program, started without a shell."""
+
+    argv: tuple[str, ...]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A token somebody else keeps fresh in a file; ``fd:N`` names an inherited descriptor."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class StaticSource:
+    """One token that never changes."""
+
+    token: Secret
+
+
+Source = OAuthSource | CommandSource | FileSource | StaticSource
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A name and where its tokens come from."""
+
+    name: str
+    source: Source

@@ -1,0 +1,45 @@
+"""The effective configuration, as plain values. `bearerd.settings` builds it."""
+
+from dataclasses import dataclass, field
+
+from bearerd.core.accounts import Account
+from bearerd.core.targets import Route
+
+DEFAULT_PORT = 6750  # the number of the RFC that defines Bearer tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where clients connect. `hosts` are literal loopback addresses; port 0 lets the system choose."""
+
+    hosts: tuple[str, ...] = ("127.0.0.1", "::1")
+    port: int = DEFAULT_PORT
+    allowed_hosts: frozenset[str] = frozenset()  # further `Host` values, exact and lower case
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes of request bodies kept for a replay after a 401: of one call, and of all calls together."""
+
+    replay_body: int = 1 << 20
+    replay_total: int = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """`level` as in syslog, lower case; `format` is console, json or auto (console on a terminal)."""
+
+    level: str = "info"
+    format: str = "auto"
+    access: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Accounts by name, routes longest prefix first."""
+
+    accounts: dict[str, Account]
+    routes: tuple[Route, ...]
+    listen: Listen = field(default_factory=Listen)
+    limits: Limits = field(default_factory=Limits)
+    log: Logging = field(default_factory=Logging)

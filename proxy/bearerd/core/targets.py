@@ -1,0 +1,127 @@
+"""Request targets: which route a call takes and what goes upstream, on raw bytes.
+
+The target is never decoded, normalised or re-quoted (RFC 9112 section 3.2): what the client
+wrote after the route's prefix is what the upstream reads after the route's base path.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port (RFC 6454). `host` is lower case and has no brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """The `Host` header's value: no port where it is the scheme's own (RFC 9110 section 7.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        return self.host in LOOPBACK_NAMES or self.host.startswith("127.")
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Calls under `prefix` go to `origin` under `base`, with a token of `account`.
+
+    `prefix` and `base` are raw paths without a trailing slash; the root is the empty one.
+    """
+
+    prefix: bytes
+    origin: Origin
+    base: bytes
+    account: str
+
+    @property
+    def name(self) -> str:
+        """How the route is written in the configuration, for people and labels."""
+        return self.prefix.decode("latin-1") or "/"
+
+
+def parse_origin(url: str) -> tuple[Origin, str]:
+    """Split an absolute URL into its origin and its path.
+
+    Raises ValueError with a reason that names the cure, never the URL: it may hold a password.
+    """
+    if any(not "!" <= char <= "~" for char in url):
+        raise ValueError("has a space, a control or a non-ASCII character; percent-encode it")
+    parts = urlsplit(url)
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ValueError("is not an http or https URL; write it like https://api.example.com/v1")
+    if "@" in parts.netloc:
+        raise ValueError("has a user name in it; take out everything before the @")
+    if not parts.hostname:
+        raise ValueError("names no host; write it like https://api.example.com/v1")
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise ValueError("has a query or a fragment; only scheme, host, port and path belong here")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("has a port that is no number from 1 to 65535")
+    return Origin(parts.scheme, parts.hostname.lower(), port or _DEFAULT_PORTS[parts.scheme]), parts.path
+
+
+def parse_route(prefix: str, upstream: str, account: str) -> Route:
+    """A route from its written form. Raises ValueError as `parse_origin` does."""
+    origin, base = parse_origin(upstream)
+    return Route(_parse_prefix(prefix), origin, base.rstrip("/").encode("ascii"), account)
+
+
+def _parse_prefix(prefix: str) -> bytes:
+    if not prefix.startswith("/"):
+        raise ValueError("does not begin with a slash; write it like /service/")
+    if any(not "!" <= char <= "~" or char in "?#\\%" for char in prefix):
+        raise ValueError("has a character other than plain path characters; write it like /service/")
+    if prefix.rstrip("/") == "/-" or prefix.startswith("/-/"):
+        raise ValueError("lies under /-/, which belongs to bearerd itself; choose another prefix")
+    if "//" in prefix or any(part in {".", ".."} for part in prefix.split("/")):
+        raise ValueError("has an empty, . or .. segment; write it like /service/")
+    return prefix.rstrip("/").encode("ascii")
+
+
+def sort_routes(routes: Iterable[Route]) -> tuple[Route, ...]:
+    """Longest prefix first, the order in which `match_route` tries them."""
+    return tuple(sorted(routes, key=lambda route: len(route.prefix), reverse=True))
+
+
+def path_of(target: bytes) -> bytes:
+    """The raw path of an origin-form target: everything before the first question mark."""
+    return target.partition(b"?")[0]
+
+
+def match_route(routes: tuple[Route, ...], target: bytes) -> Route | None:
+    """The first of `routes` whose prefix is the path or ends at one of its slashes."""
+    path = path_of(target)
+    for route in routes:
+        prefix = route.prefix
+        if path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == 0x2F):
+            return route
+    return None
+
+
+def build_target(route: Route, target: bytes) -> bytes:
+    """The origin-form target for the upstream: base path, then the client's bytes after the prefix."""
+    rest = route.base + target[len(route.prefix) :]
+    return rest if rest.startswith(b"/") else b"/" + rest
+
+
+def in_control(target: bytes) -> bool:
+    """True for what lies under the reserved prefix ``/-/`` and is never forwarded."""
+    path = path_of(target)
+    return path == b"/-" or path.startswith(b"/-/")

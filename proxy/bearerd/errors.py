@@ -1,0 +1,52 @@
+"""Every error bearerd raises on purpose.
+
+::
+
+    BearerdError
+    +-- ConfigError            bad configuration; exit code 78
+    +-- TokenError             no token can be had
+    |   +-- LoginRequired      a person must log in; exit code 4
+    |   +-- TokenUnavailable   the token endpoint or source cannot give one now; retryable
+    +-- UpstreamError          the upstream failed before a response could be relayed
+        +-- UpstreamTimeout    it did not answer, or could not be connected to, in time
+        +-- UpstreamClosed     a connection died before a byte of the response
+
+Texts are written for a person and are safe to print: no message holds a secret, and none is
+the text of a foreign exception.
+"""
+
+
+class BearerdError(Exception):
+    """The root of the hierarchy."""
+
+
+class ConfigError(BearerdError):
+    """Bad configuration. The text has one line per problem: setting, problem, cure."""
+
+
+class TokenError(BearerdError):
+    """No token can be had for an account."""
+
+
+class LoginRequired(TokenError):  # noqa: N818  # the state's own name says more than a suffix
+    """Only a person can bring the account back."""
+
+
+class TokenUnavailable(TokenError):  # noqa: N818  # likewise
+    """No valid token now; another attempt follows by itself after `retry_after_s` seconds."""
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class UpstreamError(BearerdError):
+    """The upstream broke the exchange before its response head was complete."""
+
+
+class UpstreamTimeout(UpstreamError):  # noqa: N818  # likewise
+    """The upstream did not connect or answer within its limit."""
+
+
+class UpstreamClosed(UpstreamError):  # noqa: N818  # likewise
+    """The connection closed before one byte of the response arrived."""
