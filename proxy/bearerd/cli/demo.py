@@ -1,0 +1,26 @@
+"""`bearerd demo`: an authorization server, an API that wants its tokens, and bearerd between it and you."""
+
+import click
+
+from bearerd.core.configuration import DEFAULT_PORT
+
+
+@click.command("demo")
+@click.option("--port", type=click.IntRange(0, 65535), help="Where to listen; 0 lets the system choose.")
+def command(port: int | None) -> None:
+    """Run an embedded authorization server and API to try bearerd on. Loopback only."""
+    serve_demo(port)
+
+
+def serve_demo(port: int | None) -> None:
+    """Run the demo until SIGINT or SIGTERM; its three commands to try go to standard output."""
+    from bearerd import daemon, logs
+    from bearerd.demo.world import Demo
+
+    async def main() -> None:
+        async with Demo.start() as demo:
+            configuration = demo.configuration(DEFAULT_PORT if port is None else port)
+            logs.configure(configuration.log)
+            await daemon.serve(configuration, lambda running: click.echo(demo.three_lines(running.port)))
+
+    daemon.run(main())

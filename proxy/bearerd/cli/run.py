@@ -1,0 +1,49 @@
+"""`bearerd run`: serve in the foreground."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bearerd.cli.demo import serve_demo
+from bearerd.errors import NotConfigured
+
+if TYPE_CHECKING:
+    from bearerd.daemon import Daemon
+
+
+@click.command("run")
+@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="The configuration file.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Where to listen; 0 lets the system choose.")
+@click.option("--upstream", multiple=True, metavar="[/PREFIX=]URL", help="An upstream; may be given again.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")
+@click.option("--or-demo", is_flag=True, help="Run the demo where there is no configuration.")
+def command(
+    path: Path | None, port: int | None, upstream: tuple[str, ...], log_level: str | None, *, or_demo: bool
+) -> None:
+    """Serve in the foreground until SIGINT or SIGTERM."""
+    from bearerd import daemon, logs
+    from bearerd.settings import load
+
+    given = {"port": port, "upstream": upstream, "log_level": log_level}
+    flags = {name: value for name, value in given.items() if value not in {None, ()}}
+    try:
+        configuration = load(path, flags, os.environ).configuration
+    except NotConfigured:
+        if not or_demo:
+            raise
+        serve_demo(port)
+        return
+    logs.configure(configuration.log)
+    daemon.run(daemon.serve(configuration, lambda running: click.echo(describe(running), err=True)))
+
+
+def describe(running: "Daemon") -> str:
+    """What a person wants to know when it starts: where it listens and what leads where."""
+    lines = [f"bearerd listens on {' and '.join(running.addresses)}"]
+    lines += [
+        f"  {route['prefix']} -> {route['upstream']} with a token of {route['account']}"
+        for route in running.status()["routes"]
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""bearerd's own pages, under the reserved prefix ``/-/``."""

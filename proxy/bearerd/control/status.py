@@ -1,0 +1,81 @@
+"""What the daemon says of itself: as values, for people's tables and programs' JSON alike."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from bearerd import __version__
+from bearerd.core.lifecycle import (
+    Active,
+    Backoff,
+    InFlight,
+    LoginPending,
+    LoginRequired,
+    NoToken,
+    State,
+    phase_of,
+    token_of,
+)
+from bearerd.core.targets import Route
+
+FORMAT_VERSION = 1
+
+
+def build_status(
+    states: Mapping[str, State], routes: tuple[Route, ...], addresses: tuple[str, ...], now: float
+) -> dict[str, Any]:
+    """The status document. Times are epoch seconds and RFC 3339; it holds no secret and no fingerprint."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "version": __version__,
+        "addresses": list(addresses),
+        "accounts": [_account(name, state, now) for name, state in sorted(states.items())],
+        "routes": [
+            {
+                "prefix": route.name,
+                "upstream": f"{route.origin}{route.base.decode()}",
+                "account": route.account,
+            }
+            for route in routes
+        ],
+    }
+
+
+def _account(name: str, state: State, now: float) -> dict[str, Any]:
+    token = token_of(state)
+    usable = token is not None and now < token.expires_at
+    return {
+        "name": name,
+        "state": _name(state, usable=usable),
+        "expires": _instant(token.expires_at) if token and token.expires_at else None,
+        "seconds_left": max(0, int(token.expires_at - now)) if token and token.expires_at else None,
+        "last_refresh": _instant(token.obtained_at) if token and token.obtained_at else None,
+        "problem": _problem(state),
+    }
+
+
+def _name(state: State, *, usable: bool) -> str:
+    match state:
+        case Active() if usable:
+            return "active"
+        case Active() | NoToken():
+            return "waiting"
+        case LoginPending():
+            return "login_pending"
+        case LoginRequired():
+            return "login_required"
+
+
+def _problem(state: State) -> str | None:
+    match state:
+        case LoginRequired(reason=reason) | LoginPending(reason=reason):
+            return reason
+        case _:
+            phase = phase_of(state)
+    if isinstance(phase, Backoff):
+        return phase.failure.reason
+    return phase.last.reason if isinstance(phase, InFlight) and phase.last else None
+
+
+def _instant(at: float) -> dict[str, Any]:
+    return {"epoch": at, "rfc3339": datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")}

@@ -1,0 +1,137 @@
+"""Who may call, and with what kind of request: decided before anything else looks at it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from bearerd.core.headers import field
+from bearerd.core.problems import Problem
+from bearerd.core.targets import in_control
+
+_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
+_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_DOCUMENT: Final = (b"navigate", b"document")
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What this daemon answers to: exact `Host` values, the origins of its own pages, its Via pseudonym."""
+
+    authorities: frozenset[bytes]
+    origins: frozenset[bytes]
+    pseudonym: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a request as it was read: method, target and fields in raw bytes, version as a pair."""
+
+    method: str
+    target: bytes
+    version: tuple[int, int]
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+def build_guard(port: int, allowed_hosts: Iterable[str], pseudonym: str) -> Guard:
+    """The guard of a daemon on `port`. Port 80 is the one a client may leave out (RFC 9110 section 4.2.1)."""
+    own = {f"{name}:{port}" for name in _NAMES} | (set(_NAMES) if port == 80 else set())
+    authorities = own | {host.lower() for host in allowed_hosts}
+    return Guard(
+        frozenset(name.encode() for name in authorities),
+        frozenset(f"http://{name}".encode() for name in authorities),
+        pseudonym.encode(),
+    )
+
+
+def refuse(guard: Guard, head: Head) -> Problem | None:
+    """The problem with a request, or None for one that may go on. The first rule that speaks decides."""
+    return (
+        _refuse_method(head)
+        or _refuse_target(head)
+        or _refuse_host(guard, head)
+        or _refuse_framing(head)
+        or _refuse_origin(guard, head)
+        or _refuse_loop(guard, head)
+    )
+
+
+def _refuse_method(head: Head) -> Problem | None:
+    if head.method in {"CONNECT", "TRACE"}:
+        detail = (
+            f"{head.method} is not forwarded: this is a gateway to configured upstreams, not an open proxy"
+        )
+        return Problem(
+            405, "method_refused", detail, "http_request_denied", (("Allow", _METHODS),), close=True
+        )
+    return None
+
+
+def _refuse_target(head: Head) -> Problem | None:
+    if head.version < (1, 0):
+        return Problem(400, "bad_request", "HTTP/0.9 is not spoken here; use HTTP/1.1", close=True)
+    if head.target.startswith(b"/") or (head.target == b"*" and head.method == "OPTIONS"):
+        return None
+    detail = "the request target must be a path: set this daemon as base URL, not as HTTP proxy"
+    return Problem(421, "wrong_authority", detail, "http_request_denied", close=True)
+
+
+def _refuse_host(guard: Guard, head: Head) -> Problem | None:
+    """Exactly one Host, and one of ours: the defence against DNS rebinding."""
+    hosts = [value for name, value in head.headers if name.lower() == b"host"]
+    if len(hosts) == 1 and hosts[0].lower() in guard.authorities:
+        return None
+    if not hosts:
+        return Problem(400, "bad_request", "there is no Host field; HTTP/1.1 requires one", close=True)
+    detail = (
+        "this Host is not served; call localhost with the right port, or add the name to listen.allowed_hosts"
+    )
+    return Problem(421, "wrong_authority", detail, "http_request_denied", close=True)
+
+
+def _refuse_framing(head: Head) -> Problem | None:
+    """What the parser lets pass and another parser may read otherwise (RFC 9112 section 6)."""
+    codings = [value for name, value in head.headers if name.lower() == b"transfer-encoding"]
+    lengths = field(head.headers, b"content-length")
+    upgrades = field(head.headers, b"upgrade")
+    if codings and (head.version < (1, 1) or len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
+        detail = "Transfer-Encoding must be a single chunked, on HTTP/1.1"
+    elif codings and lengths is not None:
+        detail = "Transfer-Encoding and Content-Length exclude each other"
+    elif (
+        upgrades is not None and b"websocket" in upgrades.lower() and (codings or lengths not in {None, b"0"})
+    ):
+        detail = "a WebSocket handshake has no body"
+    else:
+        return None
+    return Problem(400, "bad_request", detail, "http_request_error", close=True)
+
+
+def _refuse_origin(guard: Guard, head: Head) -> Problem | None:
+    """A web page is not a client: another origin's calls are refused, by Origin or by Fetch Metadata."""
+    origin = field(head.headers, b"origin")
+    if origin is not None:
+        return None if origin in guard.origins else _cross_site()
+    site = field(head.headers, b"sec-fetch-site")
+    if site in {b"cross-site", b"same-site"} and not _is_control_navigation(head):
+        return _cross_site()
+    return None
+
+
+def _cross_site() -> Problem:
+    detail = "a page of another origin may not call this daemon"
+    return Problem(403, "origin_refused", detail, "http_request_denied")
+
+
+def _is_control_navigation(head: Head) -> bool:
+    """A link or a redirect in a browser's address bar to one of our own pages."""
+    fetch = (field(head.headers, b"sec-fetch-mode"), field(head.headers, b"sec-fetch-dest"))
+    return head.method == "GET" and fetch == _DOCUMENT and in_control(head.target)
+
+
+def _refuse_loop(guard: Guard, head: Head) -> Problem | None:
+    """Our own pseudonym in Via: the call has been here before."""
+    for name, value in head.headers:
+        if name.lower() == b"via" and guard.pseudonym in value:
+            detail = "this call has already passed through this daemon: its upstream leads back here"
+            return Problem(508, "loop", detail, "proxy_loop_detected")
+    return None

@@ -1,0 +1,106 @@
+"""Which fields are dropped, kept and added in each direction, on raw bytes (RFC 9110 section 7.6.1).
+
+Everything not named here passes with its order, its case and its repeats.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+# Ours to set, or about the client's way to us: never passed on from a client.
+_REQUEST_OWN: Final = frozenset(
+    {
+        b"authorization",
+        b"proxy-authorization",
+        b"host",
+        b"content-length",
+        b"expect",
+        b"forwarded",
+    }
+)
+# A framework may read an underscore as a hyphen, so every spelling of these goes.
+_ALIASED: Final = frozenset({b"authorization", b"proxy-authorization"})
+_RESPONSE_OWN: Final = frozenset({b"alt-svc", b"proxy-authenticate"})
+
+
+def nominated(headers: RawHeaders) -> frozenset[bytes]:
+    """The names, lower case, that Connection fields declare to be for this hop alone."""
+    return frozenset(
+        option.strip().lower()
+        for name, value in headers
+        if name.lower() == b"connection"
+        for option in value.split(b",")
+    )
+
+
+def request_headers(
+    headers: tuple[tuple[bytes, bytes], ...],
+    *,
+    authority: bytes,
+    via: bytes,
+    framing: tuple[bytes, bytes] | None,
+    authorization: bytes,
+) -> list[tuple[bytes, bytes]]:
+    """What goes upstream: Host first, the client's fields, Via, and one Authorization, ours, last.
+
+    `framing` is the Content-Length or Transfer-Encoding of the body as we send it: regenerated, never relayed.
+    """
+    dropped = HOP_BY_HOP | _REQUEST_OWN | nominated(headers)
+    kept = [(b"Host", authority)]
+    kept += [(name, value) for name, value in headers if not _drops_request_field(name.lower(), dropped)]
+    kept.append((b"Via", via))
+    if framing is not None:
+        kept.append(framing)
+    kept.append((b"Authorization", authorization))
+    return kept
+
+
+def _drops_request_field(name: bytes, dropped: frozenset[bytes]) -> bool:
+    return name in dropped or name.startswith(b"x-forwarded-") or name.replace(b"_", b"-") in _ALIASED
+
+
+def response_headers(headers: tuple[tuple[bytes, bytes], ...], *, chunked: bool) -> list[tuple[bytes, bytes]]:
+    """What goes to the client: no hop-by-hop field, no CORS grant, no Alt-Svc.
+
+    Content-Length stays where it was, but not beside a chunked body, which overrides it (RFC 9112 section 6.3).
+    """
+    dropped = HOP_BY_HOP | _RESPONSE_OWN | nominated(headers)
+    if chunked:
+        dropped |= {b"content-length"}
+    return [
+        (name, value)
+        for name, value in headers
+        if (lower := name.lower()) not in dropped and not lower.startswith(b"access-control-")
+    ]
+
+
+def field(headers: RawHeaders, name: bytes) -> bytes | None:
+    """The first value of the field called `name` (lower case)."""
+    return next((value for key, value in headers if key.lower() == name), None)
+
+
+def build_head(start_line: bytes, headers: RawHeaders) -> bytes:
+    """A message head in wire form (RFC 9112 section 2.1)."""
+    lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
+    return b"%b\r\n%b\r\n" % (start_line, lines)
+
+
+def build_chunk(data: bytes) -> bytes:
+    """`data`, which must not be empty, as one chunk (RFC 9112 section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+LAST_CHUNK: Final = b"0\r\n\r\n"

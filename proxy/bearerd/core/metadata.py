@@ -1,0 +1,60 @@
+"""Authorization server metadata: where to find it and what of it to believe (RFC 8414, OIDC Discovery)."""
+
+import json
+from dataclasses import dataclass
+
+from bearerd.core.targets import parse_origin
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The endpoints of an issuer the user configured; each passed `check_endpoint`."""
+
+    issuer: str
+    token_endpoint: str
+
+
+class MetadataError(ValueError):
+    """The document cannot be used. The text says why and holds nothing of it."""
+
+
+def check_endpoint(url: str) -> str:
+    """`url` itself, fit to be sent credentials: https, or http to this machine; no user name, no query.
+
+    Raises ValueError with the problem and its cure.
+    """
+    origin, _ = parse_origin(url)
+    if origin.scheme != "https" and not origin.loopback:
+        raise ValueError("is plain http to another machine, which would show the secret; use https")
+    return url
+
+
+def well_known_urls(issuer: str) -> tuple[str, ...]:
+    """Where an issuer's metadata may be, in the order to try (OIDC Discovery section 4, RFC 8414 section 3.1)."""
+    origin, path = parse_origin(issuer)
+    path = path.rstrip("/")
+    return (
+        f"{origin}{path}/.well-known/openid-configuration",
+        f"{origin}/.well-known/oauth-authorization-server{path}",
+    )
+
+
+def parse_metadata(issuer: str, body: bytes) -> Metadata:
+    """Check a metadata document. Its `issuer` must be the configured one, byte for byte (RFC 8414 3.3)."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise MetadataError("is no JSON object")
+    if document.get("issuer") != issuer:
+        raise MetadataError(
+            "names another issuer than the configured one; write the issuer exactly as it does"
+        )
+    endpoint = document.get("token_endpoint")
+    if not isinstance(endpoint, str):
+        raise MetadataError("has no token_endpoint; set token_endpoint in place of issuer")
+    try:
+        return Metadata(issuer, check_endpoint(endpoint))
+    except ValueError as problem:
+        raise MetadataError(f"has a token_endpoint that {problem}") from None

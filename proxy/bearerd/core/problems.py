@@ -1,0 +1,75 @@
+"""Errors of our own, as `application/problem+json` (RFC 9457) with a stable `code`, and Proxy-Status (RFC 9209)."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from bearerd.errors import TokenError, TokenUnavailable, UpstreamError, UpstreamTimeout
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One answer of our own. `code` is what programs test; `detail` is for people and names the cure.
+
+    `proxy_error` is a Proxy-Status error type. `close` says that the connection cannot go on.
+    """
+
+    status: int
+    code: str
+    detail: str
+    proxy_error: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    close: bool = False
+
+
+TITLES: Final = {
+    400: "Bad request",
+    403: "Refused",
+    404: "No such page",
+    405: "Method not allowed",
+    421: "Wrong authority",
+    500: "Internal error",
+    502: "Upstream broken",
+    503: "No token to be had",
+    504: "Upstream did not answer in time",
+    508: "Loop detected",
+}
+
+
+def problem_body(problem: Problem) -> bytes:
+    """The JSON document, ending in a newline for people who read it in a terminal."""
+    document = {
+        "type": f"urn:bearerd:problem:{problem.code}",
+        "title": TITLES[problem.status],
+        "status": problem.status,
+        "code": problem.code,
+        "detail": problem.detail,
+    }
+    return json.dumps(document, indent=2).encode("ascii") + b"\n"
+
+
+def problem_headers(problem: Problem) -> list[tuple[str, str]]:
+    """All fields of the answer but those of framing."""
+    fields = [("Content-Type", "application/problem+json"), ("Cache-Control", "no-store"), *problem.headers]
+    if problem.proxy_error:
+        fields.append(("Proxy-Status", f"bearerd; error={problem.proxy_error}"))
+    return fields
+
+
+def no_token(account: str, error: TokenError) -> Problem:
+    """503 for a call without a token: with Retry-After if one may come by itself, else asking for a login."""
+    detail = f"account {account}: {error}"
+    if isinstance(error, TokenUnavailable):
+        seconds = max(1, math.ceil(error.retry_after_s))
+        return Problem(
+            503, "token_unavailable", detail, "proxy_internal_error", (("Retry-After", str(seconds)),)
+        )
+    return Problem(503, "login_required", detail, "proxy_internal_error", (("x-should-retry", "false"),))
+
+
+def broken_upstream(error: UpstreamError) -> Problem:
+    """502 or 504 for an exchange that ended before a response head. Its text names the origin at most."""
+    if isinstance(error, UpstreamTimeout):
+        return Problem(504, "upstream_timeout", str(error), "connection_timeout")
+    return Problem(502, "upstream_broken", str(error), "connection_terminated")

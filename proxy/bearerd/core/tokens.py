@@ -1,0 +1,66 @@
+"""Tokens as the rest of the program passes them around."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from bearerd.core.redaction import Secret
+
+DEFAULT_LIFETIME_S: Final = 3600.0
+MAX_LIFETIME_S: Final = 366 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What a token endpoint or another source gave, before it is anybody's token.
+
+    `expires_in_s` is None where the source did not say. `refresh_token` is None where it gave none,
+    which leaves the old one in force (RFC 6749 section 6).
+    """
+
+    access_token: Secret
+    expires_in_s: float | None = None
+    refresh_token: Secret | None = None
+    scope: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSet:
+    """One generation of an account's tokens. Instants are epoch seconds by this machine's clock.
+
+    `generation` is its identity: it rises by one with every token stored for the account, and
+    "newer" means higher, never later. A set whose access token is empty is a login brought in
+    as a bare refresh token; it is expired from the start.
+    """
+
+    generation: int
+    access_token: Secret
+    obtained_at: float
+    expires_at: float
+    refresh_token: Secret | None = None
+    scope: str | None = None
+
+    @property
+    def lifetime_s(self) -> float:
+        return self.expires_at - self.obtained_at
+
+
+def build_token_set(granted: Granted, previous: TokenSet | None, now: float) -> TokenSet:
+    """The successor of `previous`, received at `now`.
+
+    The lifetime is clamped to a year. What the reply leaves out (refresh token, scope) stays as it was
+    (RFC 6749 sections 5.1 and 6).
+    """
+    lifetime_s = DEFAULT_LIFETIME_S if granted.expires_in_s is None else granted.expires_in_s
+    return TokenSet(
+        generation=(previous.generation if previous else 0) + 1,
+        access_token=granted.access_token,
+        obtained_at=now,
+        expires_at=now + min(lifetime_s, MAX_LIFETIME_S),
+        refresh_token=granted.refresh_token or (previous.refresh_token if previous else None),
+        scope=granted.scope or (previous.scope if previous else None),
+    )
+
+
+def import_refresh_token(refresh_token: Secret) -> TokenSet:
+    """The set an account begins with when all that is known is a refresh token."""
+    return TokenSet(0, Secret(""), obtained_at=0.0, expires_at=0.0, refresh_token=refresh_token)

@@ -1,0 +1,331 @@
+"""The composition root: a configuration becomes managers, a pool, servers; and they end in order."""
+
+import asyncio
+import errno
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import structlog
+from aiohttp import web
+
+from bearerd.control.pages import Pages
+from bearerd.control.status import build_status
+from bearerd.core.accounts import Account, CommandSource, FileSource, Grant, OAuthSource, StaticSource
+from bearerd.core.configuration import Configuration, Listen
+from bearerd.core.guard import Guard, Head, build_guard, refuse
+from bearerd.core.lifecycle import (
+    Event,
+    LoginRequired,
+    Policy,
+    RefreshFailed,
+    RefreshSucceeded,
+    State,
+)
+from bearerd.core.problems import Problem
+from bearerd.core.targets import in_control, path_of
+from bearerd.core.tokens import TokenSet, import_refresh_token
+from bearerd.errors import ConfigError
+from bearerd.forward.handler import Forwarder
+from bearerd.forward.reply import answer_problem
+from bearerd.forward.spool import SpoolBudget
+from bearerd.forward.upstream import UpstreamPool
+from bearerd.logs import frames
+from bearerd.oauth.endpoint import OAuthTokenSource, open_session
+from bearerd.ports import Clock, Timer, TokenSource
+from bearerd.sources.command import CommandTokenSource
+from bearerd.sources.file import POLL_S as FILE_POLL_S
+from bearerd.sources.file import FileTokenSource
+from bearerd.sources.static import StaticTokenSource
+from bearerd.stores.memory import MemoryLock, MemoryStore
+from bearerd.tokens.manager import POLL_S, TokenManager
+from bearerd.tokens.refresh import RefreshProtocol
+
+T = TypeVar("T")
+
+DRAIN_S: Final = 8.0  # container runtimes kill at 10 s
+KEEPALIVE_S: Final = 75.0
+LINE_LIMIT: Final = 16 << 10
+FIELD_LIMIT: Final = 32 << 10
+
+
+_DEFECT: Final = Problem(
+    500, "internal_error", "bearerd met an error of its own; its log says where", "proxy_internal_error"
+)
+
+
+class SystemClock:
+    """The machine's clocks and the running event loop's timers."""
+
+    def wall(self) -> float:
+        return time.time()
+
+    def steady(self) -> float:
+        return time.monotonic()
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        return asyncio.get_running_loop().call_later(delay_s, callback)
+
+
+class AccountLog:
+    """Tells the log what happens to an account."""
+
+    def __init__(self, account: str) -> None:
+        self._log = structlog.get_logger("bearerd.tokens").bind(account=account)
+
+    def changed(self, before: State, event: Event, after: State) -> None:
+        del before
+        match event:
+            case RefreshSucceeded(token=token):
+                self._log.info(
+                    "token.refreshed", generation=token.generation, lifetime_s=round(token.lifetime_s)
+                )
+            case RefreshFailed(failure=failure):
+                self._log.warning("token.refresh_failed", kind=str(failure.kind), reason=failure.reason)
+        if isinstance(after, LoginRequired):
+            self._log.error("token.login_required", reason=after.reason)
+
+    def defect(self, exc: Exception) -> None:
+        self._log.error("token.defect", exception=frames(exc))
+
+
+def build_source(account: Account, clock: Clock) -> TokenSource:
+    """The adapter for where an account's tokens come from. Needs a running event loop."""
+    match account.source:
+        case OAuthSource() as source:
+            return OAuthTokenSource(source, clock, open_session())
+        case CommandSource() as source:
+            return CommandTokenSource(source, clock)
+        case FileSource() as source:
+            return FileTokenSource(source, clock)
+        case StaticSource() as source:
+            return StaticTokenSource(source, clock)
+
+
+def build_manager(account: Account, clock: Clock) -> TokenManager:
+    """The manager of an account, with a store that lasts as long as the process."""
+    protocol = RefreshProtocol(build_source(account, clock), MemoryStore(), MemoryLock(), clock)
+    poll_s = FILE_POLL_S if isinstance(account.source, FileSource) else POLL_S
+    return TokenManager(protocol, build_policy(account), AccountLog(account.name), poll_s=poll_s)
+
+
+def build_policy(account: Account) -> Policy:
+    source = account.source
+    return Policy(renewable=not isinstance(source, OAuthSource) or source.grant is Grant.CLIENT_CREDENTIALS)
+
+
+def initial_token(account: Account) -> TokenSet | None:
+    """What an account begins with: the refresh token of its configuration, if it has one."""
+    source = account.source
+    if isinstance(source, OAuthSource) and source.refresh_token is not None:
+        return import_refresh_token(source.refresh_token)
+    return None
+
+
+class Daemon:
+    """One running bearerd. `start` returns when the port answers; tokens are fetched meanwhile."""
+
+    def __init__(self, configuration: Configuration, clock: Clock | None = None) -> None:
+        self._configuration = configuration
+        self._clock = clock or SystemClock()
+        self._log = structlog.get_logger("bearerd.daemon")
+        self._managers: dict[str, TokenManager] = {}
+        self._pool = UpstreamPool()
+        self._servers: list[asyncio.Server] = []
+        self._server: web.Server | None = None
+        self.port = configuration.listen.port
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The base URLs under which clients reach this daemon."""
+        return tuple(f"http://{_host(listening)}" for server in self._servers for listening in server.sockets)
+
+    async def start(self) -> None:
+        """Raises ConfigError where an address cannot be listened on; nothing runs then."""
+        sockets = listen(self._configuration.listen)
+        self.port = sockets[0].getsockname()[1]
+        for name, account in self._configuration.accounts.items():
+            self._managers[name] = build_manager(account, self._clock)
+            await self._managers[name].start(initial_token(account))
+        self._server = web.Server(
+            self._front(),
+            handler_cancellation=True,
+            keepalive_timeout=KEEPALIVE_S,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=LINE_LIMIT,
+            max_field_size=FIELD_LIMIT,
+        )
+        loop = asyncio.get_running_loop()
+        self._servers = [await loop.create_server(self._server, sock=sock) for sock in sockets]
+        self._log.info("daemon.started", addresses=self.addresses, accounts=sorted(self._managers))
+
+    async def stop(self, drain_s: float = DRAIN_S) -> None:
+        """Take no new calls, let those in flight finish within `drain_s`, then save what is being refreshed."""
+        for server in self._servers:
+            server.close()
+        if self._server is not None:
+            self._server.pre_shutdown()
+            await self._server.shutdown(drain_s)
+        await asyncio.gather(*(manager.aclose() for manager in self._managers.values()))
+        self._pool.close()
+        self._log.info("daemon.stopped")
+
+    def status(self) -> dict[str, Any]:
+        """The status document."""
+        states = {name: manager.state for name, manager in self._managers.items()}
+        return build_status(states, self._configuration.routes, self.addresses, self._clock.wall())
+
+    def _front(self) -> "Front":
+        pseudonym = f"bearerd-{secrets.token_hex(8)}"
+        limits = self._configuration.limits
+        forwarder = Forwarder(
+            self._configuration.routes,
+            self._managers,
+            self._pool,
+            SpoolBudget(limits.replay_total, limits.replay_body),
+            pseudonym=pseudonym,
+            access=self._configuration.log.access,
+        )
+        guard = build_guard(self.port, self._configuration.listen.allowed_hosts, pseudonym)
+        return Front(guard, forwarder, Pages(self.status))
+
+
+class Front:
+    """The first to see a request: guard, then a page of our own or a call to forward."""
+
+    def __init__(self, guard: Guard, forwarder: Forwarder, pages: Pages) -> None:
+        self._guard = guard
+        self._forwarder = forwarder
+        self._pages = pages
+        self._log = structlog.get_logger("bearerd.front")
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        head = Head(
+            request.method,
+            request.raw_path.encode("utf-8", "surrogateescape"),
+            (request.version.major, request.version.minor),
+            request.raw_headers,
+        )
+        problem = refuse(self._guard, head)
+        if problem is not None:
+            return self._refused(head, problem)
+        if in_control(head.target):
+            page = self._pages.answer(head)
+            return answer_problem(page) if isinstance(page, Problem) else page
+        try:
+            return await self._forwarder.handle(request, head)
+        except ConnectionError:
+            raise
+        except Exception as exc:  # noqa: BLE001  # one call's defect must not show its values, nor end the daemon
+            self._log.error("request.defect", exception=frames(exc))
+            return answer_problem(_DEFECT)
+
+    def _refused(self, head: Head, problem: Problem) -> web.Response:
+        path = path_of(head.target).decode("latin-1")
+        self._log.warning("request.refused", code=problem.code, method=head.method, path=path)
+        return answer_problem(problem)
+
+
+def listen(settings: Listen) -> list[socket.socket]:
+    """Bind every address, all on one port. An address family this machine lacks is left out; one in use is fatal.
+
+    Raises ConfigError.
+    """
+    sockets: list[socket.socket] = []
+    port = settings.port
+    for host in settings.hosts:
+        try:
+            sock = _bind(host, port)
+        except OSError as exc:
+            if exc.errno in _NO_FAMILY:
+                continue
+            for bound in sockets:
+                bound.close()
+            raise ConfigError(_cannot_listen(host, port, exc)) from None
+        port = sock.getsockname()[1]
+        sockets.append(sock)
+    if not sockets:
+        raise ConfigError(
+            f"listen.hosts: this machine has none of {', '.join(settings.hosts)}; use 127.0.0.1"
+        )
+    return sockets
+
+
+_NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":  # there it would let another process take the port over
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(1024)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _cannot_listen(host: str, port: int, exc: OSError) -> str:
+    if exc.errno == errno.EADDRINUSE:
+        problem = "is in use by another program; stop it, or choose another with --port or listen.port"
+    elif exc.errno == errno.EACCES:
+        problem = "needs privileges; choose a port above 1023 with --port or listen.port"
+    else:
+        problem = "cannot be listened on; choose another with --port or listen.port"
+    return f"listen.port: {port} on {host} {problem}"
+
+
+def _host(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def serve(configuration: Configuration, ready: Callable[[Daemon], None]) -> None:
+    """Run until SIGINT or SIGTERM; a second one ends at once. `ready` is called when the port answers."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
+            loop.add_signal_handler(number, stopping.set)
+    daemon = Daemon(configuration)
+    await daemon.start()
+    try:
+        ready(daemon)
+        await stopping.wait()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+    finally:
+        await daemon.stop()
+
+
+async def fetch_token(account: Account) -> TokenSet:
+    """One token of `account`, for a process that ends after it. Raises TokenError."""
+    manager = build_manager(account, SystemClock())
+    try:
+        await manager.start(initial_token(account))
+        return await manager.token()
+    finally:
+        await manager.aclose()
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` on the fastest event loop there is."""
+    if sys.platform == "win32":
+        return asyncio.run(main)
+    import uvloop  # noqa: PLC0415  # there is none for Windows
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)

@@ -1,0 +1,104 @@
+"""The authorization server and the sample API, running, and the configuration that leads to them."""
+
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Self
+
+from aiohttp import web
+
+from bearerd.core.accounts import Account, Grant, OAuthSource
+from bearerd.core.configuration import Configuration, Listen
+from bearerd.core.redaction import Secret
+from bearerd.core.targets import parse_route
+from bearerd.demo.authorization_server import AuthorizationServer, Lifetimes
+from bearerd.demo.sample_api import SampleApi
+
+ACCOUNT: Final = "service"
+CLIENT_ID: Final = "bearerd-demo"
+
+_LOOPBACK: Final = "127.0.0.1"
+_SHUTDOWN_S: Final = 1.0
+
+_TEXT: Final = """\
+bearerd demo: an API that wants an OAuth token, and bearerd in front of it, which adds one to every call.
+
+Call the API; you send no token:
+  curl -s {url}/hello
+
+Watch the token change for a minute; each lives {lifetime_s} seconds and is replaced before it expires:
+  for i in 1 2 3 4 5 6 7; do curl -s {url}/hello | grep fingerprint; sleep 10; done
+
+Revoke the token in use, and call again; the call succeeds with a new one:
+  curl -s -X POST {url}/revoke-me; curl -s {url}/hello
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """Both servers while they run. The client secret is another at each start."""
+
+    authorization_server: AuthorizationServer
+    api_url: str
+    client_id: str
+    client_secret: Secret
+    lifetimes: Lifetimes
+
+    @classmethod
+    @asynccontextmanager
+    async def start(cls, lifetimes: Lifetimes | None = None) -> AsyncIterator[Self]:
+        """Run both on free ports of 127.0.0.1 until the context ends. Raises OSError if it cannot listen."""
+        lifetimes = lifetimes or Lifetimes()
+        client_secret = Secret(secrets.token_urlsafe(32))
+        async with AsyncExitStack() as stack:
+            # Bound before it is served, because the metadata names the port.
+            listener = stack.enter_context(_listen())
+            server = AuthorizationServer(_url_of(listener), CLIENT_ID, client_secret, lifetimes=lifetimes)
+            await stack.enter_async_context(_serve(server.build_application(), listener))
+            listener = stack.enter_context(_listen())
+            api = SampleApi(server.introspect, server.revoke)
+            await stack.enter_async_context(_serve(api.build_application(), listener))
+            yield cls(server, _url_of(listener), CLIENT_ID, client_secret, lifetimes)
+
+    @property
+    def issuer(self) -> str:
+        return self.authorization_server.issuer
+
+    def configuration(self, port: int) -> Configuration:
+        """For a bearerd on `port` that has the sample API under /service/."""
+        source = OAuthSource(
+            grant=Grant.CLIENT_CREDENTIALS,
+            client_id=self.client_id,
+            client_secret=self.client_secret,
+            issuer=self.issuer,
+        )
+        return Configuration(
+            accounts={ACCOUNT: Account(ACCOUNT, source)},
+            routes=(parse_route("/service/", self.api_url, ACCOUNT),),
+            listen=Listen(port=port),
+        )
+
+    def three_lines(self, port: int) -> str:
+        """What a user reads first: a sentence and three commands, for a bearerd on `port`."""
+        return _TEXT.format(url=f"http://{_LOOPBACK}:{port}/service", lifetime_s=self.lifetimes.access_s)
+
+
+def _listen() -> socket.socket:
+    return socket.create_server((_LOOPBACK, 0))
+
+
+def _url_of(listener: socket.socket) -> str:
+    return f"http://{_LOOPBACK}:{listener.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def _serve(application: web.Application, listener: socket.socket) -> AsyncIterator[None]:
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener).start()
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,1 @@
+"""Calls: from the client's bytes to the upstream's and back."""

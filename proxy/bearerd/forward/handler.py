@@ -1,0 +1,195 @@
+"""One call from end to end: route, token, upstream, one replay after a 401, relay."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final, cast
+
+import structlog
+from aiohttp import web
+
+from bearerd.core.guard import Head
+from bearerd.core.headers import build_head, field, request_headers
+from bearerd.core.problems import Problem, broken_upstream, no_token
+from bearerd.core.replay import OPEN, ReplayGate, may_force, replay_rejected
+from bearerd.core.targets import Route, build_target, match_route, path_of
+from bearerd.core.tokens import TokenSet
+from bearerd.errors import TokenError, UpstreamError
+from bearerd.forward.reply import CONTINUE, Written, answer_problem, cut_off, relay
+from bearerd.forward.spool import Spool, SpoolBudget
+from bearerd.forward.upstream import BodyError, UpstreamPool, UpstreamRequest, UpstreamResponse
+from bearerd.tokens.manager import TokenManager
+
+_NO_ROUTE: Final = Problem(
+    404,
+    "no_route",
+    "no route has this path; see the routes with: bearerd config show",
+    "destination_not_found",
+)
+_BAD_BODY: Final = Problem(
+    400, "bad_request", "the request body is not framed as it should be", "http_request_error", close=True
+)
+
+
+class _Call:
+    """What one call knows of itself."""
+
+    __slots__ = ("body", "head", "replayed", "request", "route", "started_at")
+
+    def __init__(self, request: web.BaseRequest, head: Head, route: Route, body: Spool | None) -> None:
+        self.request = request
+        self.head = head
+        self.route = route
+        self.body = body
+        self.replayed = False
+        self.started_at = time.perf_counter()
+
+
+class Forwarder:
+    """Sends calls to their upstreams with a token of their route's account."""
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        managers: Mapping[str, TokenManager],
+        pool: UpstreamPool,
+        budget: SpoolBudget,
+        *,
+        pseudonym: str,
+        access: bool,
+    ) -> None:
+        self._routes = tuple(routes)
+        self._managers = managers
+        self._pool = pool
+        self._budget = budget
+        self._via = f"1.1 {pseudonym}".encode()
+        self._access = access
+        self._gates: dict[Route, ReplayGate] = {}
+        self._log = structlog.get_logger("bearerd.forward")
+
+    async def handle(self, request: web.BaseRequest, head: Head) -> web.StreamResponse:
+        """Answer one call that the guard let pass. Whatever fails becomes a problem, or cuts the answer off."""
+        route = match_route(self._routes, head.target)
+        if route is None:
+            return answer_problem(_NO_ROUTE)
+        call = _Call(request, head, route, self._spool(request, head))
+        try:
+            answer = await self._forward(call)
+        finally:
+            if call.body is not None:
+                call.body.release()
+        self._log_access(call, answer.status)
+        return cast(web.StreamResponse, answer)
+
+    async def _forward(self, call: _Call) -> web.Response | Written:
+        try:
+            response = await self._send_with_replay(call)
+        except TokenError as error:
+            return answer_problem(no_token(call.route.account, error))
+        except UpstreamError as error:
+            return answer_problem(broken_upstream(error))
+        except BodyError:
+            return answer_problem(_BAD_BODY)
+        try:
+            return await relay(call.request, response)
+        except UpstreamError:
+            self._log.warning("request.cut_short", route=call.route.name)
+            return cut_off(call.request)
+        except Exception:
+            cut_off(call.request)
+            raise
+        finally:
+            await response.aclose()
+
+    async def _send_with_replay(self, call: _Call) -> UpstreamResponse:
+        manager = self._managers[call.route.account]
+        token = manager.current() or await manager.token()
+        if field(call.head.headers, b"expect") is not None and call.body is not None:
+            self._continue(call.request)
+        response = await self._send(call, token)
+        if response.status != 401:
+            self._reopen(call.route)
+            return response
+        try:
+            newer = await self._newer_token(call, manager, token)
+            if newer is None:
+                return response
+        except BaseException:
+            await response.aclose()
+            raise
+        return await self._replay(call, response, newer)
+
+    async def _newer_token(self, call: _Call, manager: TokenManager, sent: TokenSet) -> TokenSet | None:
+        """A token worth a replay after a 401 to `sent`, or None where the 401 is to be relayed."""
+        if call.body is not None and not call.body.replayable:
+            return None
+        current = manager.current()
+        if current is not None and current.generation != sent.generation:
+            return current
+        if not may_force(self._gates.get(call.route, OPEN), time.monotonic()):
+            return None
+        try:
+            return await manager.force_refresh(sent.generation)
+        except TokenError as error:
+            self._log.warning("request.not_replayed", route=call.route.name, reason=str(error))
+            return None
+
+    async def _replay(self, call: _Call, rejected: UpstreamResponse, token: TokenSet) -> UpstreamResponse:
+        await rejected.aclose()
+        call.replayed = True
+        response = await self._send(call, token)
+        if response.status == 401:
+            gate = self._gates.get(call.route, OPEN)
+            self._gates[call.route] = replay_rejected(gate, time.monotonic())
+        else:
+            self._reopen(call.route)
+        return response
+
+    def _reopen(self, route: Route) -> None:
+        if self._gates:
+            self._gates.pop(route, None)
+
+    async def _send(self, call: _Call, token: TokenSet) -> UpstreamResponse:
+        route, head = call.route, call.head
+        length = field(head.headers, b"content-length")
+        chunked = call.body is not None and length is None
+        headers = request_headers(
+            head.headers,
+            authority=route.origin.authority.encode("ascii"),
+            via=self._via,
+            framing=_framing(length, chunked=chunked),
+            authorization=b"Bearer " + token.access_token.reveal().encode("ascii"),
+        )
+        start_line = b"%b %b HTTP/1.1" % (head.method.encode("ascii"), build_target(route, head.target))
+        body = call.body.chunks() if call.body is not None else None
+        request = UpstreamRequest(head.method, build_head(start_line, headers), body, chunked=chunked)
+        return await self._pool.send(route.origin, request)
+
+    def _spool(self, request: web.BaseRequest, head: Head) -> Spool | None:
+        length = field(head.headers, b"content-length")
+        if field(head.headers, b"transfer-encoding") is None and (length is None or int(length) == 0):
+            return None
+        return Spool(request.content, self._budget)
+
+    def _continue(self, request: web.BaseRequest) -> None:
+        """Tell a client that waits with its body to send it (RFC 9110 section 10.1.1)."""
+        if request.version >= (1, 1) and request.transport is not None:
+            request.transport.write(CONTINUE)
+
+    def _log_access(self, call: _Call, status: int) -> None:
+        if self._access:
+            self._log.info(
+                "request.forwarded",
+                method=call.head.method,
+                path=path_of(call.head.target).decode("latin-1"),
+                route=call.route.name,
+                account=call.route.account,
+                status=status,
+                replayed=call.replayed,
+                duration_s=round(time.perf_counter() - call.started_at, 6),
+            )
+
+
+def _framing(length: bytes | None, *, chunked: bool) -> tuple[bytes, bytes] | None:
+    if chunked:
+        return (b"Transfer-Encoding", b"chunked")
+    return None if length is None else (b"Content-Length", length)

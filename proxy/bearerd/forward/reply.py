@@ -1,0 +1,97 @@
+"""Writing answers to the client: relayed ones byte for byte, our own as problems."""
+
+from typing import Final
+
+from aiohttp import web
+
+from bearerd import __version__
+from bearerd.core.headers import LAST_CHUNK, build_chunk, build_head, field, response_headers
+from bearerd.core.problems import Problem, problem_body, problem_headers
+from bearerd.forward.upstream import UpstreamResponse
+
+_BODILESS: Final = frozenset({204, 304})
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SERVER: Final = f"bearerd/{__version__}"
+
+
+class Written:
+    """An answer that is already on the wire. The server asks of it no more than this (see docs/decisions/0002)."""
+
+    __slots__ = ("body_length", "keep_alive", "status")
+
+    def __init__(self, status: int, *, keep_alive: bool) -> None:
+        self.status = status
+        self.keep_alive = keep_alive
+        self.body_length = 0
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing is left to prepare."""
+
+    async def write_eof(self) -> None:
+        """Nothing is left to write."""
+
+
+def answer_problem(problem: Problem) -> web.Response:
+    """A problem as a response of the server's own kind."""
+    response = web.Response(status=problem.status, body=problem_body(problem))
+    for name, value in problem_headers(problem):
+        response.headers[name] = value
+    response.headers["Server"] = _SERVER
+    if problem.close:
+        response.force_close()
+    return response
+
+
+async def relay(request: web.BaseRequest, response: UpstreamResponse) -> Written:
+    """Stream `response` to the client as it comes: its status, reason, fields and body bytes.
+
+    The body keeps its Content-Length, else it is chunked, else (HTTP/1.0) ended by closing. A body cut short
+    upstream is cut short here too, never ended cleanly. Raises UpstreamError in that case.
+    """
+    headers = response_headers(response.headers, chunked=response.chunked)
+    bodiless = request.method == "HEAD" or response.status in _BODILESS
+    delimited = bodiless or field(headers, b"content-length") is not None
+    modern = request.version >= (1, 1)
+    keep_alive = request.keep_alive and (delimited or modern)
+    chunked = modern and not delimited
+    if chunked:
+        headers.append((b"Transfer-Encoding", b"chunked"))
+    if not keep_alive:
+        headers.append((b"Connection", b"close"))
+    elif not modern:
+        headers.append((b"Connection", b"keep-alive"))
+    head = build_head(b"HTTP/1.1 %d %b" % (response.status, response.reason), headers)
+    await _stream(request, response, head, chunked=chunked)
+    return Written(response.status, keep_alive=keep_alive)
+
+
+async def _stream(
+    request: web.BaseRequest, response: UpstreamResponse, head: bytes, *, chunked: bool
+) -> None:
+    """The head leaves together with what of the body is there already, and the rest as it comes."""
+    first = response.ready()
+    ending = LAST_CHUNK if chunked else b""
+    if response.complete:
+        await _write(request, head + (build_chunk(first) if chunked and first else first) + ending)
+        return
+    await _write(request, head + (build_chunk(first) if chunked and first else first))
+    while chunk := await response.read():
+        await _write(request, build_chunk(chunk) if chunked else chunk)
+    if ending:
+        await _write(request, ending)
+
+
+async def _write(request: web.BaseRequest, data: bytes) -> None:
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError
+    transport.write(data)
+    if request.protocol.writing_paused:
+        await request.protocol._drain_helper()  # noqa: SLF001  # the server's own flow control: decision 0002
+
+
+def cut_off(request: web.BaseRequest) -> Written:
+    """End the client's connection in the middle of an answer, so that it cannot be taken for a whole one."""
+    if request.transport is not None:
+        request.transport.abort()
+    return Written(502, keep_alive=False)

@@ -1,0 +1,77 @@
+"""What the token manager needs of the world. Adapters live in `oauth`, `sources` and `stores`."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from bearerd.core.lifecycle import Event, Failure, State
+from bearerd.core.tokens import Granted, TokenSet
+
+
+class Timer(Protocol):
+    """A call set for later."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Time, injected so that tests can move it."""
+
+    def wall(self) -> float:
+        """Epoch seconds by this machine's clock, which people and NTP may set."""
+        ...
+
+    def steady(self) -> float:
+        """Seconds that only ever go forward, from an arbitrary start."""
+        ...
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` on the event loop after `delay_s` seconds."""
+        ...
+
+
+class TokenSource(Protocol):
+    """Where an account's tokens come from: a token endpoint, a program, a file."""
+
+    async def obtain(self, current: TokenSet | None) -> Granted | Failure:
+        """A new token. `current` is what is in the store, whose refresh token may be spent by this.
+
+        Failures are values: nothing is raised but cancellation, and defects.
+        """
+        ...
+
+    def changed(self) -> bool:
+        """True where the credential behind the source is not what `obtain` last saw. Cheap, no network."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give up connections and processes."""
+        ...
+
+
+class TokenStore(Protocol):
+    """One account's tokens at rest."""
+
+    async def load(self) -> TokenSet | None:
+        """The latest set saved by any process, or None."""
+        ...
+
+    async def save(self, token: TokenSet) -> None:
+        """Keep `token` in place of what is there. On return it will be found by any `load`."""
+        ...
+
+
+class RefreshLock(Protocol):
+    """Held around a whole refresh: no other holder, in any process that shares the store."""
+
+    def hold(self) -> AbstractAsyncContextManager[None]: ...
+
+
+class Observer(Protocol):
+    """Is told what happens to an account, for logs and people. Must not raise."""
+
+    def changed(self, before: State, event: Event, after: State) -> None: ...
+
+    def defect(self, exc: Exception) -> None:
+        """A port raised what it should have returned; the account goes on."""
+        ...

@@ -1,0 +1,66 @@
+"""A token that somebody else keeps fresh in a file (a projected volume, an agent, a descriptor)."""
+
+import asyncio
+import os
+import stat
+from typing import Final
+
+from bearerd.core.accounts import FileSource
+from bearerd.core.lifecycle import Failure, FailureKind
+from bearerd.core.outputs import parse_output
+from bearerd.core.tokens import Granted, TokenSet
+from bearerd.ports import Clock
+
+FILE_LIMIT: Final = 1 << 20
+POLL_S: Final = 1.0  # how soon a changed file is seen; a 401 sees it at once
+
+
+class FileTokenSource:
+    """Reads the file again when it changes. ``fd:N`` is an inherited descriptor: a pipe is read once."""
+
+    def __init__(self, source: FileSource, clock: Clock) -> None:
+        self._target: str | int = int(source.path[3:]) if source.path.startswith("fd:") else source.path
+        self._clock = clock
+        self._seen: tuple[int, ...] | None = None
+        self._drained: bytes | None = None
+
+    async def obtain(self, current: TokenSet | None) -> Granted | Failure:
+        del current
+        try:
+            text = await asyncio.to_thread(self._read)
+        except OSError as exc:
+            reason = f"the token file cannot be read: {os.strerror(exc.errno or 0)}"
+            return Failure(FailureKind.TRANSIENT, reason)
+        return parse_output(text, self._clock.wall(), origin="the token file")
+
+    def changed(self) -> bool:
+        return self._drained is None and self._signature() != self._seen
+
+    async def aclose(self) -> None:
+        """Nothing is kept open: an inherited descriptor stays its giver's."""
+
+    def _read(self) -> bytes:
+        if self._drained is not None:
+            return self._drained
+        self._seen = self._signature()  # before the bytes: a change in between is seen as one later
+        if isinstance(self._target, str):
+            with open(self._target, "rb") as file:  # noqa: PTH123  # the same call for a path of any kind
+                return file.read(FILE_LIMIT)
+        if stat.S_ISREG(os.fstat(self._target).st_mode):
+            return os.pread(self._target, FILE_LIMIT, 0)
+        self._drained = _drain(self._target)
+        return self._drained
+
+    def _signature(self) -> tuple[int, ...] | None:
+        try:
+            found = os.stat(self._target)  # noqa: PTH116  # takes a descriptor too
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _drain(descriptor: int) -> bytes:
+    text = bytearray()
+    while len(text) < FILE_LIMIT and (chunk := os.read(descriptor, 65536)):
+        text += chunk
+    return bytes(text)

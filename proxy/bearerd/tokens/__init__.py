@@ -1,0 +1,1 @@
+"""The token manager: the only thing that turns events into tokens."""

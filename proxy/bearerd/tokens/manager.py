@@ -1,0 +1,218 @@
+"""One account's tokens: the state, its timer, its one refresh task, and the calls that wait for it.
+
+Every decision is `core.lifecycle`'s; this module feeds it events and carries out its actions.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Final
+
+from bearerd.core.lifecycle import (
+    Active,
+    CallRejected,
+    Event,
+    Failure,
+    FailureKind,
+    InFlight,
+    NoToken,
+    Policy,
+    RefreshFailed,
+    RefreshSucceeded,
+    RefuseForLogin,
+    RefuseForNow,
+    Settle,
+    SourceChanged,
+    Started,
+    StartRefresh,
+    State,
+    Ticked,
+    Use,
+    Verdict,
+    Wait,
+    advisory_at,
+    decide_call,
+    decide_replay,
+    effective_now,
+    next_wakeup,
+    phase_of,
+    token_of,
+    transition,
+)
+from bearerd.core.tokens import TokenSet
+from bearerd.errors import LoginRequired, TokenUnavailable
+from bearerd.ports import Clock, Observer, Timer
+from bearerd.tokens.refresh import RefreshProtocol
+
+POLL_S: Final = 30.0  # the longest sleep: a suspended machine's timers cannot be trusted further
+SHORTEST_SLEEP_S: Final = 0.01  # an instant that is due by the timer and not yet by the clock
+DEFECT: Final = Failure(FailureKind.TRANSIENT, "an internal error, which the log has")
+
+
+class TokenManager:
+    """Hands out tokens of one account. To be used on one event loop.
+
+    `draw` gives numbers in [0, 1) for jitter; `poll_s` is how often the source is asked whether it changed.
+    """
+
+    def __init__(
+        self,
+        protocol: RefreshProtocol,
+        policy: Policy,
+        observer: Observer,
+        *,
+        draw: Callable[[], float] = random.random,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self._protocol = protocol
+        self._clock: Clock = protocol.clock
+        self._policy = policy
+        self._observer = observer
+        self._draw = draw
+        self._poll_s = min(poll_s, POLL_S)
+        self._state: State = NoToken()
+        self._since = (self._clock.wall(), self._clock.steady())
+        self._fresh_until = float("-inf")
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._timer: Timer | None = None
+        self._closed = False
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    async def start(self, initial: TokenSet | None = None) -> None:
+        """Read the store and begin the first refresh, if one is wanted. Returns without waiting for it.
+
+        `initial` is what to begin with where the store holds nothing.
+        """
+        stored = await self._protocol.store.load()
+        self._dispatch(Started(stored or initial, self._draw()))
+
+    async def aclose(self) -> None:
+        """Stop the timer and wait for a refresh in flight: what has left must be saved."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        await self._protocol.source.aclose()
+
+    def current(self) -> TokenSet | None:
+        """The token, if it can be used with nothing else to be done; else call `token`."""
+        if self._now() < self._fresh_until:
+            return token_of(self._state)
+        return None
+
+    async def token(self) -> TokenSet:
+        """A token that has not expired, waiting for a refresh where it must.
+
+        Raises TokenUnavailable and LoginRequired.
+        """
+        return await self._settle(self._decide_call)
+
+    async def force_refresh(self, rejected: int) -> TokenSet:
+        """A token of another generation than `rejected`, which an API answered with 401.
+
+        If the current one already differs, it is that; else one refresh is forced, shared by all who ask.
+        Raises TokenUnavailable and LoginRequired.
+        """
+        return await self._settle(lambda: self._decide_replay(rejected))
+
+    def _decide_call(self) -> Verdict:
+        self._dispatch(Ticked())
+        return decide_call(self._state, self._now(), self._policy)
+
+    def _decide_replay(self, rejected: int) -> Verdict:
+        self._dispatch(CallRejected(rejected))
+        return decide_replay(self._state, rejected, self._now(), self._policy)
+
+    async def _settle(self, decide: Callable[[], Verdict]) -> TokenSet:
+        while True:
+            match decide():
+                case Use(token=token):
+                    return token
+                case Wait(until=until):
+                    await self._wait(until - self._now())
+                case RefuseForNow(reason=reason, retry_after_s=retry_after_s):
+                    raise TokenUnavailable(reason, retry_after_s)
+                case RefuseForLogin(reason=reason):
+                    raise LoginRequired(reason)
+
+    async def _wait(self, limit_s: float) -> None:
+        """Until the refresh in flight has ended. A waiter that is cancelled cancels nothing else."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        timer = self._clock.call_later(max(limit_s, SHORTEST_SLEEP_S), lambda: _wake(waiter))
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiters.discard(waiter)
+
+    def _now(self) -> float:
+        return effective_now(self._clock.wall(), self._clock.steady(), *self._since)
+
+    def _dispatch(self, event: Event) -> None:
+        before = self._state
+        self._state, actions = transition(before, event, self._now(), self._policy)
+        if self._state is not before:
+            self._entered(before, event)
+        for action in actions:
+            match action:
+                case StartRefresh():
+                    self._start_refresh(action)
+                case Settle():
+                    for waiter in self._waiters:
+                        _wake(waiter)
+
+    def _entered(self, before: State, event: Event) -> None:
+        state = self._state
+        if token_of(state) is not token_of(before):
+            self._since = (self._clock.wall(), self._clock.steady())
+        self._fresh_until = (
+            advisory_at(state.token, state.jitter, self._policy)
+            if isinstance(state, Active) and not state.rejected
+            else float("-inf")
+        )
+        self._arm()
+        self._observer.changed(before, event, state)
+
+    def _start_refresh(self, action: StartRefresh) -> None:
+        if not self._closed:
+            self._task = asyncio.create_task(self._refresh(action, self._task))
+
+    async def _refresh(self, action: StartRefresh, earlier: asyncio.Task[None] | None) -> None:
+        """Run the protocol and report. `earlier` is a superseded refresh that may still be running."""
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        try:
+            outcome = await self._protocol.run(token_of(self._state), rejected=action.rejected)
+        except Exception as exc:  # noqa: BLE001  # a defect in a port must not end the account's renewal
+            self._observer.defect(exc)
+            outcome = DEFECT
+        if isinstance(outcome, Failure):
+            self._dispatch(RefreshFailed(outcome, action.basis, self._draw()))
+        else:
+            self._dispatch(RefreshSucceeded(outcome, action.basis, self._draw()))
+
+    def _arm(self) -> None:
+        """Set the timer for what is due next, at most `poll_s` away."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._closed:
+            return
+        due = next_wakeup(self._state, self._policy)
+        delay_s = self._poll_s if due is None else min(self._poll_s, due - self._now())
+        self._timer = self._clock.call_later(max(delay_s, SHORTEST_SLEEP_S), self._on_timer)
+
+    def _on_timer(self) -> None:
+        changed = not isinstance(phase_of(self._state), InFlight) and self._protocol.source.changed()
+        self._dispatch(SourceChanged() if changed else Ticked())
+        self._arm()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
