@@ -294,6 +294,7 @@ def _host(listening: socket.socket) -> str:
 
 async def serve(configuration: Configuration, ready: Callable[[Daemon], None]) -> None:
     """Run until SIGINT or SIGTERM; a second one ends at once. `ready` is called when the port answers."""
+    raise_descriptor_limit()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -309,6 +310,15 @@ async def serve(configuration: Configuration, ready: Callable[[Daemon], None]) -
                 loop.remove_signal_handler(number)
     finally:
         await daemon.stop()
+
+
+def raise_descriptor_limit() -> None:
+    """Two descriptors go with each call; the soft limit is often 1,024, and the hard one is there to be used."""
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415  # there is none for Windows
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def fetch_token(account: Account) -> TokenSet:

@@ -4,6 +4,7 @@
 
     BearerdError
     +-- ConfigError            bad configuration; exit code 78
+    |   +-- NotConfigured      there is no configuration at all
     +-- TokenError             no token can be had
     |   +-- LoginRequired      a person must log in; exit code 4
     |   +-- TokenUnavailable   the token endpoint or source cannot give one now; retryable
@@ -24,11 +25,15 @@ class ConfigError(BearerdError):
     """Bad configuration. The text has one line per problem: setting, problem, cure."""
 
 
+class NotConfigured(ConfigError):  # noqa: N818  # the state's own name says more than a suffix
+    """No file, variable or flag configures anything."""
+
+
 class TokenError(BearerdError):
     """No token can be had for an account."""
 
 
-class LoginRequired(TokenError):  # noqa: N818  # the state's own name says more than a suffix
+class LoginRequired(TokenError):  # noqa: N818  # likewise
     """Only a person can bring the account back."""
 
 

@@ -4,7 +4,8 @@ import logging
 import os
 import sys
 import traceback
-from typing import Any, Final, TextIO
+from contextlib import suppress
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -31,10 +32,10 @@ def configure(settings: Logging, stream: TextIO | None = None) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             redact,
-            _renderer(stream) if console else structlog.processors.JSONRenderer(),
+            *([escape, _renderer(stream)] if console else [structlog.processors.JSONRenderer()]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level]),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Patient(stream))),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_Bridge()], force=True)
@@ -46,8 +47,18 @@ def configure(settings: Logging, stream: TextIO | None = None) -> None:
 def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """A structlog processor that masks secrets in every value, and puts first what people look for first."""
     del logger, method
-    order = {key: event[key] for key in _FIRST if key in event} | event
+    order = {key: event[key] for key in _FIRST if key in event} | dict(event)
     return {key: redact_value(key, value) for key, value in order.items()}
+
+
+def escape(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """A structlog processor: what came from outside must not move the cursor or add lines."""
+    del logger, method
+    return {key: _printable(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def frames(exc: BaseException) -> list[str]:
@@ -60,11 +71,38 @@ def _renderer(stream: TextIO) -> Processor:
     return structlog.dev.ConsoleRenderer(colors=stream.isatty() and not os.environ.get("NO_COLOR"))
 
 
+class _Patient:
+    """A stream that may fail: a full disk or a reader that has gone must not stop what is being logged."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 class _Bridge(logging.Handler):
     """What libraries log through the standard library, as events of ours; no traceback texts."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields: dict[str, Any] = {"logger": record.name, "message": redact_text(record.getMessage())}
+        fields: dict[str, Any] = {"logger": record.name, "message": redact_text(_message(record))}
         if record.exc_info and record.exc_info[1]:
             fields["exception"] = frames(record.exc_info[1])
-        structlog.get_logger("bearerd.library").log(record.levelno, "library.message", **fields)
+        structlog.get_logger("bearerd.library").log(_level(record.levelno), "library.message", **fields)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001  # the library's own mistake, in arguments that do not fit its text
+        return str(record.msg)
+
+
+def _level(number: int) -> int:
+    """The standard level at or below `number`: libraries invent their own."""
+    return max(logging.DEBUG, min(logging.CRITICAL, number // 10 * 10))

@@ -5,19 +5,21 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import quote_plus, urlencode
 
 from bearerd.core.accounts import ClientAuth, Grant, OAuthSource
 from bearerd.core.lifecycle import Failure, FailureKind
-from bearerd.core.redaction import Secret
+from bearerd.core.redaction import Secret, redact_text
 from bearerd.core.tokens import Granted
 
 REPLY_LIMIT: Final = 1 << 20  # bytes of a reply that are read at all
 _TOKEN_LIMIT: Final = 32 << 10  # bytes of a token that still fits one header
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _REFRESH_TOKEN: Final = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendix A.17
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")  # section 3.3
 _ERROR_TEXT: Final = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")  # what section 5.2 does not allow
 
 _GRANT_ENDED: Final = frozenset({"invalid_grant"})
@@ -72,9 +74,8 @@ def parse_token_reply(
     """
     asked = parse_retry_after(retry_after, now)
     fields = _parse_object(body)
-    error = fields.get("error") if fields else None
-    if isinstance(error, str) and error:
-        return _refusal(status, error, fields.get("error_description") if fields else None, asked)
+    if fields is not None and fields.get("error"):
+        return _refusal(status, fields, asked)
     if status != 200:
         return Failure(FailureKind.TRANSIENT, f"the token endpoint answered {status}", asked)
     if fields is None:
@@ -90,20 +91,28 @@ def _parse_object(body: bytes) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def _refusal(status: int, error: str, description: object, asked: float | None) -> Failure:
-    shown = _ERROR_TEXT.sub("?", error)[:64]
-    reason = f"the token endpoint says {shown}"
+def _refusal(status: int, fields: dict[str, object], asked: float | None) -> Failure:
+    error, description = fields["error"], fields.get("error_description")
+    if not isinstance(error, str):
+        return Failure(
+            FailureKind.TRANSIENT, "the token endpoint's reply has an error that is no text", asked
+        )
+    reason = f"the token endpoint says {_shown(error, 64)}"
     if isinstance(description, str) and description:
-        reason += f": {_ERROR_TEXT.sub('?', description)[:200]}"
+        reason += f": {_shown(description, 200)}"
     if error in _GRANT_ENDED:
         return Failure(FailureKind.GRANT_REJECTED, reason, asked)
     passing = error in _PASSING or status in {408, 429} or status >= 500
     return Failure(FailureKind.TRANSIENT if passing else FailureKind.PERMANENT, reason, asked)
 
 
+def _shown(text: str, limit: int) -> str:
+    """A peer's words, safe to print: what looks like a credential is masked, what is no plain text is `?`."""
+    return _ERROR_TEXT.sub("?", redact_text(text[:4096]))[:limit]
+
+
 def _grant(fields: dict[str, object], now: float) -> Granted | Failure:
-    token_type = fields.get("token_type")
-    if token_type is not None and (not isinstance(token_type, str) or token_type.lower() != "bearer"):
+    if not is_bearer(fields.get("token_type")):
         return Failure(FailureKind.PERMANENT, "the token endpoint issued a token that is not of type Bearer")
     access_token = parse_token(fields.get("access_token"))
     if access_token is None:
@@ -117,8 +126,13 @@ def _grant(fields: dict[str, object], now: float) -> Granted | Failure:
         access_token,
         parse_lifetime(hint_lifetime(access_token, now)) if lifetime_s is None else lifetime_s,
         Secret(str(refresh_token)) if refresh_token else None,
-        scope if isinstance(scope, str) else None,
+        scope if isinstance(scope, str) and _SCOPE.fullmatch(scope) else None,
     )
+
+
+def is_bearer(token_type: object) -> bool:
+    """True for a token that may be sent as Bearer; a type left out is that one (RFC 6749 section 7.1)."""
+    return token_type is None or (isinstance(token_type, str) and token_type.lower() == "bearer")
 
 
 def _is_refresh_token(value: object) -> bool:
@@ -160,13 +174,14 @@ def hint_lifetime(access_token: Secret, now: float) -> float | None:
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds to wait, from delay-seconds or an HTTP date (RFC 9110 section 10.2.3)."""
+    """Seconds to wait, from delay-seconds or an HTTP date (RFC 9110 section 10.2.3), which is always in GMT."""
     if value is None:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+        moment = parsedate_to_datetime(value)
+        return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now)
     except (ValueError, OverflowError, TypeError):
         return None

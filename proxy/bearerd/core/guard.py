@@ -80,8 +80,9 @@ def _refuse_host(guard: Guard, head: Head) -> Problem | None:
     hosts = [value for name, value in head.headers if name.lower() == b"host"]
     if len(hosts) == 1 and hosts[0].lower() in guard.authorities:
         return None
-    if not hosts:
-        return Problem(400, "bad_request", "there is no Host field; HTTP/1.1 requires one", close=True)
+    if len(hosts) != 1:
+        detail = "there must be exactly one Host field (RFC 9112 section 3.2)"
+        return Problem(400, "bad_request", detail, "http_request_error", close=True)
     detail = (
         "this Host is not served; call localhost with the right port, or add the name to listen.allowed_hosts"
     )
@@ -92,14 +93,13 @@ def _refuse_framing(head: Head) -> Problem | None:
     """What the parser lets pass and another parser may read otherwise (RFC 9112 section 6)."""
     codings = [value for name, value in head.headers if name.lower() == b"transfer-encoding"]
     lengths = field(head.headers, b"content-length")
-    upgrades = field(head.headers, b"upgrade")
-    if codings and (head.version < (1, 1) or len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
+    upgrades = b",".join(value.lower() for name, value in head.headers if name.lower() == b"upgrade")
+    single = len(codings) == 1 and codings[0].strip(b" \t").lower() == b"chunked"
+    if codings and (head.version < (1, 1) or not single):
         detail = "Transfer-Encoding must be a single chunked, on HTTP/1.1"
     elif codings and lengths is not None:
         detail = "Transfer-Encoding and Content-Length exclude each other"
-    elif (
-        upgrades is not None and b"websocket" in upgrades.lower() and (codings or lengths not in {None, b"0"})
-    ):
+    elif b"websocket" in upgrades and (codings or lengths not in {None, b"0"}):
         detail = "a WebSocket handshake has no body"
     else:
         return None
@@ -108,9 +108,9 @@ def _refuse_framing(head: Head) -> Problem | None:
 
 def _refuse_origin(guard: Guard, head: Head) -> Problem | None:
     """A web page is not a client: another origin's calls are refused, by Origin or by Fetch Metadata."""
-    origin = field(head.headers, b"origin")
-    if origin is not None:
-        return None if origin in guard.origins else _cross_site()
+    origins = {value for name, value in head.headers if name.lower() == b"origin"}
+    if origins:
+        return None if origins <= guard.origins else _cross_site()
     site = field(head.headers, b"sec-fetch-site")
     if site in {b"cross-site", b"same-site"} and not _is_control_navigation(head):
         return _cross_site()

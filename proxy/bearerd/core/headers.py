@@ -20,8 +20,9 @@ HOP_BY_HOP: Final = frozenset(
         b"http2-settings",
     }
 )
-# Ours to set, or about the client's way to us: never passed on from a client.
-_REQUEST_OWN: Final = frozenset(
+# Ours to set, or about the client's way to us: never passed on from a client. Many frameworks read an underscore
+# as a hyphen, so every spelling of these goes.
+_REQUEST_DROPPED: Final = HOP_BY_HOP | frozenset(
     {
         b"authorization",
         b"proxy-authorization",
@@ -31,8 +32,6 @@ _REQUEST_OWN: Final = frozenset(
         b"forwarded",
     }
 )
-# A framework may read an underscore as a hyphen, so every spelling of these goes.
-_ALIASED: Final = frozenset({b"authorization", b"proxy-authorization"})
 _RESPONSE_OWN: Final = frozenset({b"alt-svc", b"proxy-authenticate"})
 
 
@@ -58,7 +57,7 @@ def request_headers(
 
     `framing` is the Content-Length or Transfer-Encoding of the body as we send it: regenerated, never relayed.
     """
-    dropped = HOP_BY_HOP | _REQUEST_OWN | nominated(headers)
+    dropped = nominated(headers)
     kept = [(b"Host", authority)]
     kept += [(name, value) for name, value in headers if not _drops_request_field(name.lower(), dropped)]
     kept.append((b"Via", via))
@@ -69,7 +68,8 @@ def request_headers(
 
 
 def _drops_request_field(name: bytes, dropped: frozenset[bytes]) -> bool:
-    return name in dropped or name.startswith(b"x-forwarded-") or name.replace(b"_", b"-") in _ALIASED
+    alias = name.replace(b"_", b"-")
+    return name in dropped or alias in _REQUEST_DROPPED or alias.startswith(b"x-forwarded-")
 
 
 def response_headers(headers: tuple[tuple[bytes, bytes], ...], *, chunked: bool) -> list[tuple[bytes, bytes]]:

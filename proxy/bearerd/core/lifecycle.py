@@ -107,10 +107,11 @@ class NoToken:
 
 @dataclass(frozen=True, slots=True)
 class LoginPending:
-    """A person is logging in. A token that is still good goes on being used."""
+    """A person is logging in. A token that is still good goes on being used; `forgotten` as below."""
 
     token: TokenSet | None
     reason: str
+    forgotten: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +126,14 @@ class Active:
 
 @dataclass(frozen=True, slots=True)
 class LoginRequired:
-    """Only a person can go on. The last access token, if any, is used until it expires."""
+    """Only a person can go on. The last access token, if any, is used until it expires.
+
+    `forgotten` is the generation of what was given up, so that what comes late of it stays superseded.
+    """
 
     reason: str
     token: TokenSet | None = None
+    forgotten: int = 0
 
 
 State = NoToken | LoginPending | Active | LoginRequired
@@ -366,13 +371,13 @@ def _refresh_failed(state: State, phase: InFlight, event: RefreshFailed, now: fl
 def _login_event(state: State, event: LoginEvent) -> Step:
     match event, state:
         case LoggedOut(), _:
-            return LoginRequired(LOGGED_OUT), (Settle(),)
-        case LoginStarted(), LoginRequired(reason=reason, token=token):
-            return LoginPending(token, reason), ()
+            return LoginRequired(LOGGED_OUT, forgotten=generation_of(state) + 1), (Settle(),)
+        case LoginStarted(), LoginRequired(reason=reason, token=token, forgotten=forgotten):
+            return LoginPending(token, reason, forgotten), ()
         case LoginStarted(), NoToken():
             return LoginPending(None, NEVER_LOGGED_IN), ()
-        case LoginFailed(reason=reason), LoginPending(token=token):
-            return LoginRequired(reason, token), (Settle(),)
+        case LoginFailed(reason=reason), LoginPending(token=token, forgotten=forgotten):
+            return LoginRequired(reason, token, forgotten), (Settle(),)
         case _:
             return state, ()
 
@@ -380,7 +385,7 @@ def _login_event(state: State, event: LoginEvent) -> Step:
 def _tick(state: State, now: float, policy: Policy) -> Step:
     """Begin a refresh if one is wanted, possible and not to be waited for."""
     phase = phase_of(state)
-    if isinstance(phase, InFlight) or not _wants_refresh(state, now, policy):
+    if not _wants_refresh(state, now, policy):
         return state, ()
     if not _can_refresh(state, policy):
         return _without_refresh(state, now)
@@ -415,7 +420,7 @@ def _without_refresh(state: State, now: float) -> Step:
         case Active(token=token) if now < token.expires_at:
             return state, ()
         case Active():
-            return LoginRequired(NOT_RENEWABLE), (Settle(),)
+            return LoginRequired(NOT_RENEWABLE, forgotten=generation_of(state)), (Settle(),)
         case _:
             return LoginRequired(NEVER_LOGGED_IN), (Settle(),)
 
@@ -447,9 +452,11 @@ def token_of(state: State) -> TokenSet | None:
 
 
 def generation_of(state: State) -> int:
-    """The generation in force; 0 where there is no token yet."""
+    """The generation in force, or the last one that was; 0 where there never was any."""
     token = token_of(state)
-    return token.generation if token else 0
+    if token is not None:
+        return token.generation
+    return state.forgotten if isinstance(state, LoginRequired | LoginPending) else 0
 
 
 def phase_of(state: State) -> RefreshPhase:

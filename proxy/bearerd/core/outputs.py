@@ -3,7 +3,7 @@
 import json
 from datetime import datetime
 
-from bearerd.core.grants import hint_lifetime, parse_lifetime, parse_token
+from bearerd.core.grants import hint_lifetime, is_bearer, parse_lifetime, parse_token
 from bearerd.core.lifecycle import Failure, FailureKind
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import Granted
@@ -17,7 +17,7 @@ def parse_output(text: bytes, now: float, *, origin: str) -> Granted | Failure:
 
     JSON may be an OAuth reply, an ExecCredential (`status.token`), or an object with one of the usual names.
     The expiry is `expires_in` seconds, or an instant as epoch seconds or RFC 3339; with none of them a JWT's
-    `exp` is the hint.
+    `exp` is the hint. A `token_type` other than Bearer is refused, and so is what is some other document.
     """
     try:
         shown = text.decode("utf-8").strip()
@@ -29,18 +29,24 @@ def parse_output(text: bytes, now: float, *, origin: str) -> Granted | Failure:
     token = parse_token(_first(fields, _TOKEN_KEYS) if fields is not None else shown)
     if token is None:
         return Failure(FailureKind.TRANSIENT, f"{origin} holds no token: one line, or JSON with access_token")
-    lifetime_s = _lifetime(fields or {}, token, now)
+    fields = fields or {}
+    if not is_bearer(fields.get("token_type")):
+        return Failure(FailureKind.TRANSIENT, f"{origin} holds a token that is not of type Bearer")
+    lifetime_s = _lifetime(fields, token, now)
     if lifetime_s is not None and lifetime_s <= 0:
         return Failure(FailureKind.TRANSIENT, f"{origin} holds a token that has expired")
     return Granted(token, lifetime_s)
 
 
 def _parse_fields(text: str) -> dict[str, object] | None:
-    if not text.startswith("{"):
+    """The members of a JSON object, none for any other document, or None where the text is a bare token."""
+    if not text.startswith(("{", "[", '"', "<")):
         return None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
+        return {}
+    if not isinstance(value, dict):
         return {}
     status = value.get("status")
     return status if isinstance(status, dict) else value
@@ -66,4 +72,4 @@ def _instant(value: object) -> float | None:
         moment = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return moment.timestamp() if moment.tzinfo else None
+    return parse_lifetime(moment.timestamp()) if moment.tzinfo else None

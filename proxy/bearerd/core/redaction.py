@@ -1,41 +1,64 @@
 """Values that must not be read in any text."""
 
 import re
-from typing import Final
+from typing import Final, Self
 
 MASK: Final = "**********"
+_OPENING: Final = re.compile(r"\\*[\"']")
 
-_SCHEME: Final = re.compile(r"(?i)\b(bearer|basic|dpop|token)(\s+|%20)[A-Za-z0-9._~+/=|:-]{6,}")
-_PAIR: Final = re.compile(
-    r"(?i)\b([\w-]*(?:token|secret|password|passwd|assertion|api[_-]?key|code_verifier))(\"?\s*[=:]\s*\"?)[^\s\"&,;}]+"
+# Paths and peers' texts come through here, so none of these may take more than linear time: no pattern begins
+# with a repeat, and whatever a repeat has consumed is either masked or never looked at by the next attempt.
+_NAMES: Final = r"token|secret|password|passwd|assertion|api[_-]?key|private_key|code_verifier"
+_QUOTED: Final = r"\"(?:[^\"\\]|\\.)*|'(?:[^'\\]|\\.)*|\\+[\"'][^\"'\\]*"
+_IS: Final = r"(?:\\*[\"'])?\s*(?:[=:]|%3d)\s*"
+_PATTERNS: Final = (
+    re.compile(r"(?i)((?:cookie|authorization)" + _IS + r")(?:" + _QUOTED + r"|[^\r\n\"'\\]+)"),
+    re.compile(r"(?i)((?:" + _NAMES + r")" + _IS + r")(?:" + _QUOTED + r"|[^\s\"'\\&,;}]+)"),
+    re.compile(r"(?i)([?&](?:code|state|device_code|user_code)=)[^\s\"'\\&#]+"),
+    re.compile(r"(?i)(\b(?:bearer|basic|dpop)(?:\s+|%20))[A-Za-z0-9._~+/=|:-]{6,}"),
+    re.compile(r"(?i)(\btoken(?:\s+|%20))(?=[a-z._~+/=|:-]*[0-9])[A-Za-z0-9._~+/=|:-]{6,}"),
+    re.compile(r"(://)[^/\s@\"']+(?=@)"),
+    re.compile(r"((?<![A-Za-z0-9]))eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*"),
 )
-_JWT: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+# What every match of a pattern has in it, lower case. Most texts have none of it, and searching for these is cheap.
+_TRACES: Final = (
+    "token",
+    "secret",
+    "passw",
+    "assertion",
+    "api",
+    "private_key",
+    "code",
+    "state=",
+    "cookie",
+    "authorization",
+    "bearer",
+    "basic",
+    "dpop",
+    "://",
+    "eyj",
+)
 
-SECRET_KEYS: Final = frozenset(
-    {
-        "access_token",
-        "assertion",
-        "authorization",
-        "client_secret",
-        "code",
-        "code_verifier",
-        "cookie",
-        "id_token",
-        "password",
-        "proxy_authorization",
-        "refresh_token",
-        "secret",
-        "set_cookie",
-        "state",
-        "token",
-    }
+SECRET_KEYS: Final = frozenset({"authorization", "code", "proxy_authorization", "state"})
+_SECRET_ENDINGS: Final = (
+    "api_key",
+    "apikey",
+    "assertion",
+    "code_verifier",
+    "cookie",
+    "device_code",
+    "passwd",
+    "password",
+    "private_key",
+    "secret",
+    "token",
 )
 
 
 class Secret:
     """A text that shows itself only when asked by name.
 
-    ``str``, ``repr`` and formatting give a mask; pickling is refused.
+    ``str``, ``repr`` and formatting give a mask; pickling is refused; a copy is the same object.
     """
 
     __slots__ = ("_value",)
@@ -64,29 +87,53 @@ class Secret:
     def __hash__(self) -> int:
         return hash((Secret, self._value))
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
     def __reduce__(self) -> str:
         raise TypeError("a Secret is not pickled")
 
 
 def redact_text(text: str) -> str:
-    """Mask what looks like a credential: scheme and token, key and value, JWT."""
-    text = _JWT.sub(MASK, text)
-    text = _PAIR.sub(lambda found: f"{found[1]}{found[2]}{MASK}", text)
-    return _SCHEME.sub(lambda found: f"{found[1]}{found[2]}{MASK}", text)
+    """Mask what looks like a credential: scheme and token, key and value, user name in a URL, JWT."""
+    lower = text.lower()
+    if not any(trace in lower for trace in _TRACES):
+        return text
+    for pattern in _PATTERNS:
+        text = pattern.sub(_mask, text)
+    return text
+
+
+def _mask(found: re.Match[str]) -> str:
+    """Keeps the name, and the opening quote of a quoted value."""
+    quote = _OPENING.match(found[0], found.end(1) - found.start())
+    return found[1] + (quote[0] if quote else "") + MASK
 
 
 def redact_value(key: str, value: object) -> object:
     """What a log may show for `key`: the value with everything secret in it masked, at any depth."""
-    if key.lower().replace("-", "_") in SECRET_KEYS:
+    if _is_secret(key):
         return MASK
     match value:
-        case str():
-            return redact_text(value)
-        case bytes():
-            return redact_text(value.decode("latin-1"))
+        case None | bool() | int() | float():
+            return value
         case dict():
-            return {name: redact_value(str(name), inner) for name, inner in value.items()}
+            return {_text(name): redact_value(_text(name), inner) for name, inner in value.items()}
+        case tuple((str() | bytes() as name, inner)):  # a field, as headers come
+            return [redact_text(_text(name)), redact_value(_text(name), inner)]
         case list() | tuple() | set() | frozenset():
             return [redact_value(key, inner) for inner in value]
         case _:
-            return value
+            return redact_text(_text(value))
+
+
+def _is_secret(key: str) -> bool:
+    name = key.lower().replace("-", "_")
+    return name in SECRET_KEYS or name.endswith(_SECRET_ENDINGS)
+
+
+def _text(value: object) -> str:
+    return bytes(value).decode("latin-1") if isinstance(value, bytes | bytearray) else str(value)

@@ -4,12 +4,19 @@ The target is never decoded, normalised or re-quoted (RFC 9112 section 3.2): wha
 wrote after the route's prefix is what the upstream reads after the route's base path.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from typing import Final
 from urllib.parse import urlsplit
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::(.*))?")
+_NAME: Final = re.compile(r"(?:[a-z0-9_][a-z0-9_-]*\.)*[a-z0-9_][a-z0-9_-]*\.?")
+_BAD_HOST: Final = (
+    "has a host that is neither a name nor an address; write it like https://api.example.com/v1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,11 @@ class Origin:
 
     @property
     def loopback(self) -> bool:
-        return self.host in LOOPBACK_NAMES or self.host.startswith("127.")
+        """True for this machine. A name that begins like an address (``127.evil.test``) is just a name."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}"
@@ -59,22 +70,45 @@ def parse_origin(url: str) -> tuple[Origin, str]:
     """
     if any(not "!" <= char <= "~" for char in url):
         raise ValueError("has a space, a control or a non-ASCII character; percent-encode it")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its text quotes the URL
+        raise ValueError(_BAD_HOST) from None
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValueError("is not an http or https URL; write it like https://api.example.com/v1")
     if "@" in parts.netloc:
         raise ValueError("has a user name in it; take out everything before the @")
-    if not parts.hostname:
-        raise ValueError("names no host; write it like https://api.example.com/v1")
-    if parts.query or parts.fragment or "?" in url or "#" in url:
+    if "?" in url or "#" in url:
         raise ValueError("has a query or a fragment; only scheme, host, port and path belong here")
+    authority = _AUTHORITY.fullmatch(parts.netloc.lower())
+    if authority is None:
+        raise ValueError(_BAD_HOST)
+    host, port = _parse_host(authority[1]), _parse_port(authority[2])
+    return Origin(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme]), parts.path
+
+
+def _parse_host(host: str) -> str:
+    if not host:
+        raise ValueError("names no host; write it like https://api.example.com/v1")
+    if not host.startswith("["):
+        if not _NAME.fullmatch(host):
+            raise ValueError(_BAD_HOST)
+        return host
     try:
-        port = parts.port
+        zone = IPv6Address(host[1:-1]).scope_id
     except ValueError:
-        port = 0
-    if port == 0:
+        zone = host
+    if zone:
+        raise ValueError(_BAD_HOST)
+    return host[1:-1]
+
+
+def _parse_port(port: str | None) -> int | None:
+    if not port:
+        return None
+    if not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
         raise ValueError("has a port that is no number from 1 to 65535")
-    return Origin(parts.scheme, parts.hostname.lower(), port or _DEFAULT_PORTS[parts.scheme]), parts.path
+    return int(port)
 
 
 def parse_route(prefix: str, upstream: str, account: str) -> Route:

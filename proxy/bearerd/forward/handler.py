@@ -128,10 +128,12 @@ class Forwarder:
         if not may_force(self._gates.get(call.route, OPEN), time.monotonic()):
             return None
         try:
-            return await manager.force_refresh(sent.generation)
+            newer = await manager.force_refresh(sent.generation)
         except TokenError as error:
             self._log.warning("request.not_replayed", route=call.route.name, reason=str(error))
             return None
+        # The body went on being sent meanwhile, and may have outgrown what is kept of it.
+        return newer if call.body is None or call.body.replayable else None
 
     async def _replay(self, call: _Call, rejected: UpstreamResponse, token: TokenSet) -> UpstreamResponse:
         await rejected.aclose()

@@ -30,6 +30,10 @@ class BodyError(Exception):
     """The client's side of a request body failed while it was being sent."""
 
 
+class _Gone(Exception):  # noqa: N818  # a signal between two methods, not an error of anybody's
+    """The upstream closed while a body was being sent to it. A client that leaves looks like this too: keep apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
     """One request in wire form. `chunked` says how `body` is framed; without a body `head` is all of it."""
@@ -64,8 +68,11 @@ class UpstreamResponse:
         return self._content.at_eof()
 
     def ready(self) -> bytes:
-        """What of the body is here already, without waiting."""
-        return self._content.read_nowait()
+        """What of the body is here already, without waiting. Raises UpstreamError if it was cut short."""
+        try:
+            return self._content.read_nowait()
+        except (aiohttp.ClientError, OSError):
+            raise UpstreamError("the upstream broke off its response") from None
 
     async def read(self) -> bytes:
         """The next bytes of the body as they come; empty at its end. Raises UpstreamError if it was cut short."""
@@ -79,10 +86,10 @@ class UpstreamResponse:
         sent = self._pump is None or self._pump.done()
         if self._content.is_eof() and self._content.exception() is None:
             self._content.read_nowait()
+        self._connection.end(reusable=sent and self.complete)
         if self._pump is not None and not sent:
             self._pump.cancel()
             await asyncio.wait([self._pump])
-        self._connection.end(reusable=sent and self.complete)
 
 
 class _Connection(BaseProtocol):
@@ -96,6 +103,7 @@ class _Connection(BaseProtocol):
         self._payload: aiohttp.StreamReader | None = None
         self._keep = False
         self._received = False
+        self._with_body = True
         self.used = False
         self.idle_since = 0.0
 
@@ -123,8 +131,9 @@ class _Connection(BaseProtocol):
 
     def end(self, *, reusable: bool) -> None:
         """The call is over; only a connection in a known state goes back to the pool."""
+        parser = self._parser
         self._answer = self._payload = self._parser = None
-        if reusable and self._keep and self.alive:
+        if reusable and self._keep and self.alive and parser is not None and _is_between_messages(parser):
             self._pool.keep(self._origin, self)
         else:
             self.close()
@@ -162,6 +171,7 @@ class _Connection(BaseProtocol):
     def _begin(self, request: UpstreamRequest) -> None:
         self.used = True
         self._keep = self._received = False
+        self._with_body = request.method != "HEAD"
         self._answer = self._loop.create_future()
         self._parser = HttpResponseParser(
             self,
@@ -170,7 +180,7 @@ class _Connection(BaseProtocol):
             max_line_size=FIELD_LIMIT,
             max_field_size=FIELD_LIMIT,
             payload_exception=aiohttp.ClientPayloadError,
-            response_with_body=request.method != "HEAD",
+            response_with_body=self._with_body,
             read_until_eof=True,
             auto_decompress=False,
         )
@@ -178,8 +188,10 @@ class _Connection(BaseProtocol):
     def _take(self, message: RawResponseMessage, payload: aiohttp.StreamReader, *, upgraded: bool) -> None:
         if 100 <= message.code < 200 and message.code != 101:
             return  # interim responses are not passed on
-        if upgraded or message.code == 101 or message.code > 599:
+        if upgraded or not 200 <= message.code <= 599:
             self._fail(UpstreamError("the upstream's response has a status that was not asked for"))
+        elif payload is aiohttp.EMPTY_PAYLOAD and self._with_body:
+            self._fail(UpstreamError("the upstream's response has a length that cannot be"))
         elif self._answer is None or self._answer.done():
             self.close()  # a second answer to one request
         else:
@@ -200,36 +212,54 @@ class _Connection(BaseProtocol):
                 await self._write(build_chunk(chunk) if chunked else chunk)
             if chunked:
                 await self._write(LAST_CHUNK)
-        except ConnectionError:
-            return  # the upstream is gone; `connection_lost` says so to whoever waits
+        except _Gone:
+            return  # `connection_lost` says so to whoever waits
         except Exception:  # noqa: BLE001  # whatever the client's side raises, its body cannot be finished
             self._fail(BodyError())
 
     async def _write(self, data: bytes) -> None:
         if self.transport is None:
-            raise ConnectionResetError
+            raise _Gone
         self.transport.write(data)
-        await self._drain_helper()
+        try:
+            await self._drain_helper()
+        except ConnectionError:
+            raise _Gone from None
 
 
 def _end_payload(
     parser: HttpParser[RawResponseMessage], payload: aiohttp.StreamReader, exc: BaseException | None
 ) -> None:
     """A body delimited by the connection's end is complete at a clean one; any other is cut short."""
+    if exc is not None:
+        payload.set_exception(
+            aiohttp.ClientPayloadError()
+        )  # alone: a reader told of an end does not ask further
+        return
     try:
         parser.feed_eof()
     except Exception:  # noqa: BLE001  # the parser's way of saying that the body is not complete
         payload.set_exception(aiohttp.ClientPayloadError())
-    if exc is not None:
-        payload.set_exception(aiohttp.ClientPayloadError())
+
+
+def _is_between_messages(parser: HttpParser[RawResponseMessage]) -> bool:
+    """True where no byte of a further message has been read, which the next call would take for its own answer."""
+    try:
+        return parser.feed_eof() is None
+    except Exception:  # noqa: BLE001  # the parser's way of saying that there was something
+        return False
 
 
 class UpstreamPool:
     """Idle connections by origin, newest first. A call takes one or opens one."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, connect_s: float = CONNECT_S) -> None:
+    def __init__(
+        self, *, tls: ssl.SSLContext | None = None, connect_s: float = CONNECT_S, idle_s: float = IDLE_S
+    ) -> None:
         self._tls = tls
         self._connect_s = connect_s
+        self._idle_s = idle_s
+        self._closed = False
         self._idle: defaultdict[Origin, list[_Connection]] = defaultdict(list)
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -251,13 +281,17 @@ class UpstreamPool:
 
     def keep(self, origin: Origin, connection: _Connection) -> None:
         """Take back a connection that is ready for another call."""
+        if self._closed:
+            connection.close()
+            return
         connection.idle_since = asyncio.get_running_loop().time()
         self._idle[origin].append(connection)
         if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(IDLE_S, self._sweep)
+            self._sweeper = asyncio.get_running_loop().call_later(self._idle_s, self._sweep)
 
     def close(self) -> None:
         """Close every idle connection; those in use close when their calls end."""
+        self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         for connections in self._idle.values():
@@ -267,7 +301,7 @@ class UpstreamPool:
 
     def _take_idle(self, origin: Origin) -> _Connection | None:
         connections = self._idle[origin]
-        oldest = asyncio.get_running_loop().time() - IDLE_S
+        oldest = asyncio.get_running_loop().time() - self._idle_s
         while connections:
             connection = connections.pop()
             if connection.alive and connection.idle_since > oldest:
@@ -280,12 +314,12 @@ class UpstreamPool:
         self._sweeper = None
         now = asyncio.get_running_loop().time()
         for origin, connections in list(self._idle.items()):
-            kept = [connection for connection in connections if now - connection.idle_since < IDLE_S]
+            kept = [connection for connection in connections if now - connection.idle_since < self._idle_s]
             for connection in connections[: len(connections) - len(kept)]:
                 connection.close()
             self._idle[origin] = [connection for connection in kept if connection.alive]
         if any(self._idle.values()):
-            self._sweeper = asyncio.get_running_loop().call_later(IDLE_S, self._sweep)
+            self._sweeper = asyncio.get_running_loop().call_later(self._idle_s, self._sweep)
 
     async def _connect(self, origin: Origin) -> _Connection:
         loop = asyncio.get_running_loop()
@@ -303,7 +337,7 @@ class UpstreamPool:
             raise UpstreamTimeout(f"{origin} did not accept a connection in time") from None
         except ssl.SSLError:
             raise UpstreamError(f"{origin} has no certificate that can be trusted") from None
-        except OSError:
+        except (OSError, UnicodeError):  # the latter for a name that no resolver can be asked for
             raise UpstreamError(f"{origin} cannot be connected to") from None
         return connection
 

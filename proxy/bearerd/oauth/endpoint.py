@@ -43,10 +43,13 @@ def open_session() -> aiohttp.ClientSession:
 class OAuthTokenSource:
     """Tokens by an OAuth grant. The issuer's metadata is read at the first need and kept."""
 
-    def __init__(self, source: OAuthSource, clock: Clock, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, source: OAuthSource, clock: Clock, session: aiohttp.ClientSession, *, reply_s: float = REPLY_S
+    ) -> None:
         self._source = source
         self._clock = clock
         self._session = session
+        self._reply_s = reply_s
         self._token_endpoint = source.token_endpoint
 
     async def obtain(self, current: TokenSet | None) -> Granted | Failure:
@@ -58,7 +61,7 @@ class OAuthTokenSource:
         reply = await self._exchange(
             "POST",
             endpoint,
-            REPLY_S,
+            self._reply_s,
             headers=request.headers,
             data=request.body.reveal().encode("ascii"),
         )

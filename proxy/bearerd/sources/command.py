@@ -28,7 +28,8 @@ class CommandTokenSource:
     async def obtain(self, current: TokenSet | None) -> Granted | Failure:
         del current
         try:
-            process = await asyncio.create_subprocess_exec(
+            transport, run = await asyncio.get_running_loop().subprocess_exec(
+                _Run,
                 *self._source.argv,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
@@ -40,11 +41,12 @@ class CommandTokenSource:
             return _failure(f"cannot be started: {os.strerror(exc.errno or 0)}")
         try:
             async with asyncio.timeout(self._source.timeout_s):
-                return await self._result(process)
+                await run.finished
+            return self._result(bytes(run.output), transport.get_returncode())
         except TimeoutError:
             return _failure(f"did not finish within {self._source.timeout_s:g} s")
         finally:
-            await _end(process)
+            await _end(transport, run)
 
     def changed(self) -> bool:
         return False
@@ -52,25 +54,55 @@ class CommandTokenSource:
     async def aclose(self) -> None:
         """Nothing is kept between runs."""
 
-    async def _result(self, process: asyncio.subprocess.Process) -> Granted | Failure:
-        assert process.stdout is not None  # noqa: S101  # it was asked for above
-        output = bytearray()
-        while chunk := await process.stdout.read(65536):
-            output += chunk
-            if len(output) > OUTPUT_LIMIT:
-                return _failure("printed more than 1 MiB")
-        status = await process.wait()
+    def _result(self, output: bytes, status: int | None) -> Granted | Failure:
+        if len(output) > OUTPUT_LIMIT:
+            return _failure("printed more than 1 MiB")
         if status != 0:
             return _failure(f"ended with status {status}; run it by hand to see why")
-        return parse_output(bytes(output), self._clock.wall(), origin="the command's output")
+        return parse_output(output, self._clock.wall(), origin="the command's output")
+
+
+class _Run(asyncio.SubprocessProtocol):
+    """One run. `finished` once the program has ended and its output too, or once that is too long.
+
+    Not an `asyncio.subprocess.Process`: its `wait` waits for the pipe as well, which a process that
+    left the group may hold for ever.
+    """
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.output = bytearray()
+        self.finished: asyncio.Future[None] = loop.create_future()
+        self.exited: asyncio.Future[None] = loop.create_future()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        del fd
+        self.output += data
+        if len(self.output) > OUTPUT_LIMIT:
+            _settle(self.finished)
+
+    def process_exited(self) -> None:
+        _settle(self.exited)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        _settle(self.finished)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _failure(problem: str) -> Failure:
     return Failure(FailureKind.TRANSIENT, f"the command {problem}")
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill what is left of the group, grandchildren too, and reap."""
+async def _end(transport: asyncio.SubprocessTransport, run: _Run) -> None:
+    """Kill what is left of the group, grandchildren too, reap, and let go of the pipe."""
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
+        os.killpg(transport.get_pid(), signal.SIGKILL)
+    try:
+        await run.exited
+    finally:
+        transport.close()

@@ -44,8 +44,8 @@ class FileTokenSource:
             return self._drained
         self._seen = self._signature()  # before the bytes: a change in between is seen as one later
         if isinstance(self._target, str):
-            with open(self._target, "rb") as file:  # noqa: PTH123  # the same call for a path of any kind
-                return file.read(FILE_LIMIT)
+            with open(self._target, "rb", opener=_open_at_once) as file:
+                return file.read(FILE_LIMIT) or b""  # None: a pipe with nothing in it yet
         if stat.S_ISREG(os.fstat(self._target).st_mode):
             return os.pread(self._target, FILE_LIMIT, 0)
         self._drained = _drain(self._target)
@@ -57,6 +57,11 @@ class FileTokenSource:
         except OSError:
             return None
         return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opening a named pipe that nobody writes to would block for ever, and the daemon's end with it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _drain(descriptor: int) -> bytes:

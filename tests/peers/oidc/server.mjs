@@ -124,6 +124,7 @@ function buildEntry() {
     at: Date.now() / 1000,
     mode,
     client: null,
+    auth: null,
     grant_type: null,
     refresh_token: null,
     status: null,
@@ -132,7 +133,10 @@ function buildEntry() {
   };
 }
 
-function noteForm(entry, form) {
+function noteRequest(entry, headers, form) {
+  // The provider lets a client use either method, whichever it is registered with: tests must look here.
+  if (form.client_secret) entry.auth = 'client_secret_post';
+  else if (headers.authorization) entry.auth = 'client_secret_basic';
   entry.grant_type = form.grant_type ?? null;
   if (form.refresh_token) {
     entry.refresh_token = createHash('sha256').update(form.refresh_token).digest('hex').slice(0, 16);
@@ -140,7 +144,7 @@ function noteForm(entry, form) {
 }
 
 async function answerPaused(ctx, entry) {
-  noteForm(entry, Object.fromEntries(new URLSearchParams(await text(ctx.req))));
+  noteRequest(entry, ctx.headers, Object.fromEntries(new URLSearchParams(await text(ctx.req))));
   if (entry.mode === 'error500') {
     ctx.status = entry.status = 500;
     ctx.body = 'Internal Server Error';
@@ -153,12 +157,14 @@ async function answerPaused(ctx, entry) {
 async function answerToken(ctx, next, entry) {
   if (entry.mode === 'lost') ctx.respond = false;
   await next();
-  const issued = ctx.oidc?.entities.AccessToken ?? ctx.oidc?.entities.ClientCredentials;
-  noteForm(entry, ctx.oidc?.params ?? {});
+  const { AccessToken, ClientCredentials } = ctx.oidc?.entities ?? {};
+  const issued = AccessToken ?? ClientCredentials;
+  noteRequest(entry, ctx.headers, ctx.oidc?.params ?? {});
   entry.client = ctx.oidc?.client?.clientId ?? null;
   entry.status = ctx.status;
   entry.error = ctx.body?.error ?? null;
-  entry.expires_at = ctx.status === 200 ? (issued?.exp ?? null) : null;
+  // A parallel replay may have revoked it by now.
+  if (ctx.status === 200) entry.expires_at = store.get(`${issued.kind}:${issued.jti}`)?.exp ?? null;
   if (entry.mode === 'lost') ctx.req.socket.destroy();
 }
 

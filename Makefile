@@ -1,0 +1,58 @@
+# Two commands do all set-up on a fresh machine: `make run` and `make test`.
+# Everything is installed below this folder (.venv, node_modules); Debian packages only by root, and only if missing.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PEERS := tests/peers/oidc
+
+.DEFAULT_GOAL := help
+.PHONY: help run test soak lint format bench clean
+
+help:  ## show what there is to make
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+run: .make/runtime  ## run bearerd, on the embedded demo when there is no configuration
+	@exec $(BIN)/bearerd run --or-demo
+
+test: .make/dev .make/peers  ## run all tests, with their coverage
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+soak: .make/dev .make/peers  ## run the tests that take long
+	$(BIN)/python -m pytest -m soak --timeout=1200
+
+lint: .make/dev  ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: .make/dev  ## put the code in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .make/dev  ## measure bearerd beside nginx, in one run
+	@.ci/need nginx wrk
+	$(BIN)/python tests/bench/bench.py
+
+clean:  ## remove what was installed and made
+	rm -rf .venv .make $(PEERS)/node_modules build dist .coverage* .hypothesis .*_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "bearerd needs Python 3.11 or newer: make PYTHON=python3.12 run" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.make/runtime: .ci/requirements/runtime.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r $<
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@mkdir -p .make && touch $@
+
+.make/dev: .ci/requirements/dev.txt .make/runtime
+	$(PIP) install --require-hashes -r $<
+	@touch $@
+
+.make/peers: $(PEERS)/package-lock.json
+	@.ci/need node npm openssl
+	cd $(PEERS) && npm ci --no-audit --no-fund --loglevel=error
+	@mkdir -p .make && touch $@

@@ -1,0 +1,72 @@
+"""`bearerd config`: is the configuration good, and what is in effect."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from bearerd.settings import Loaded
+
+FORMAT_VERSION: Final = 1
+
+_config_option: Final[Callable[[Callable[..., Any]], Callable[..., Any]]] = click.option(
+    "-c", "--config", "path", type=click.Path(path_type=Path), help="The configuration file."
+)
+
+
+@click.group("config")
+def command() -> None:
+    """Check the configuration, or show what is in effect."""
+
+
+@command.command("check")
+@_config_option
+def check(path: Path | None) -> None:
+    """Say whether the configuration is good, and warn of what is not wise."""
+    from bearerd.settings import load
+
+    loaded = load(path, {}, os.environ)
+    for warning in loaded.warnings:
+        click.echo(f"bearerd: warning: {warning}", err=True)
+    accounts = _count(len(loaded.configuration.accounts), "account")
+    routes = _count(len(loaded.configuration.routes), "route")
+    click.echo(f"configuration is good: {loaded.path or 'no file'}, {accounts}, {routes}")
+
+
+@command.command("show")
+@_config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(path: Path | None, *, as_json: bool) -> None:
+    """Print the values in effect and where each is from. Secrets are masked."""
+    from bearerd.settings import load
+
+    loaded = load(path, {}, os.environ)
+    click.echo(format_json(loaded) if as_json else format_table(loaded))
+
+
+def format_json(loaded: "Loaded") -> str:
+    document = {
+        "format_version": FORMAT_VERSION,
+        "file": str(loaded.path) if loaded.path else None,
+        "settings": [
+            {"name": setting.name, "value": setting.value, "source": setting.source}
+            for setting in loaded.settings
+        ],
+    }
+    return json.dumps(document, indent=2)
+
+
+def format_table(loaded: "Loaded") -> str:
+    """A line per setting; values as in JSON, which is how the file has them too."""
+    rows = [("SETTING", "VALUE", "SOURCE")]
+    rows += [(setting.name, json.dumps(setting.value), setting.source) for setting in loaded.settings]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return "\n".join(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}" for name, value, source in rows)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,95 @@
+"""Settings: flags, environment and file become the plain `Configuration`, or a line for each problem."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from platformdirs import user_config_dir
+
+from bearerd.core.configuration import Configuration
+from bearerd.errors import NotConfigured
+from bearerd.settings.effective import (
+    Setting,
+    build_configuration,
+    list_settings,
+    list_warnings,
+    settle_all,
+    validate,
+)
+from bearerd.settings.model import NAMED
+from bearerd.settings.problems import Problems
+from bearerd.settings.sources import (
+    CONFIG_VARIABLE,
+    Values,
+    read_environment,
+    read_file,
+    read_flags,
+)
+
+__all__ = ["Loaded", "Setting", "default_path", "load"]
+
+_NOT_CONFIGURED: Final = """\
+there is no configuration; write one to {path}, or try: bearerd demo
+this is enough to begin with:
+  [accounts.work]
+  grant = "client_credentials"
+  issuer = "https://login.example.com"
+  client_id = "my-client"
+  client_secret_file = "/run/secrets/my-client"
+  [routes."/"]
+  upstream = "https://api.example.com/v1\""""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration and where it is from: the file, or None, and each setting's source."""
+
+    configuration: Configuration
+    path: Path | None
+    settings: tuple[Setting, ...]
+    warnings: tuple[str, ...]
+
+
+def default_path() -> Path:
+    """The file that is read where no other is named."""
+    return Path(user_config_dir("bearerd", appauthor=False), "bearerd.toml")
+
+
+def load(path: Path | None, flags: Mapping[str, object], environ: Mapping[str, str]) -> Loaded:
+    """The configuration of flags, variables and file, in this order of precedence.
+
+    Flags are `port`, `log_level` and `upstream`, a tuple of ``URL`` or ``/prefix=URL``. Files that hold secrets
+    are read here, but for `token_file`. Raises ConfigError; NotConfigured where no account and no route is given.
+    """
+    problems = Problems()
+    file = _find_file(path, environ)
+    values = read_file(file, problems) if file else {}
+    values |= read_environment(environ, values, problems)
+    values |= read_flags(flags, values, problems)
+    if file is None and not _configures(values):
+        problems.check()
+        raise NotConfigured(_NOT_CONFIGURED.format(path=default_path()))
+    settings = validate(values, problems)
+    settled = settle_all(settings)
+    configuration = build_configuration(settings, settled, values, problems)
+    return Loaded(
+        configuration,
+        file,
+        tuple(list_settings(settled, values)),
+        tuple(list_warnings(configuration, values)),
+    )
+
+
+def _configures(values: Values) -> bool:
+    return any(path[0] in NAMED for path in values)
+
+
+def _find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file to read. Only the default one may be absent."""
+    named = next((value for name, value in environ.items() if name.upper() == CONFIG_VARIABLE), None)
+    if path or named is not None:
+        return path or Path(str(named))
+    default = default_path()
+    return default if os.path.lexists(default) else None

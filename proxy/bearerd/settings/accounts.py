@@ -1,0 +1,193 @@
+"""From the table of an account to the account: which keys go together, and secrets from files."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from bearerd.core.accounts import (
+    Account,
+    ClientAuth,
+    CommandSource,
+    FileSource,
+    Grant,
+    OAuthSource,
+    Source,
+    StaticSource,
+)
+from bearerd.core.redaction import Secret
+from bearerd.settings.model import AccountTable, GrantName
+from bearerd.settings.sources import Unreadable, read_text, reason
+from bearerd.settings.values import is_descriptor, parse_secret
+
+PathOf = Callable[[str, str], Path]
+"""The path a key's text means: relative ones start at the folder of the file they stand in."""
+
+_OAUTH_KEYS: Final = frozenset(
+    {
+        "issuer",
+        "token_endpoint",
+        "client_id",
+        "client_secret",
+        "client_secret_file",
+        "client_auth",
+        "scopes",
+        "audience",
+        "resource",
+    }
+)
+KEYS: Final = {
+    "client_credentials": _OAUTH_KEYS,
+    "refresh_token": _OAUTH_KEYS | {"refresh_token", "refresh_token_file"},
+    "command": frozenset({"command", "command_timeout"}),
+    "file": frozenset({"token_file"}),
+    "static": frozenset({"token"}),
+}
+_NEEDED: Final = {"command": "command", "file": "token_file", "static": "token"}
+_TELLING: Final[dict[str, GrantName]] = {
+    "command": "command",
+    "token_file": "file",
+    "token": "static",
+    "refresh_token": "refresh_token",
+    "refresh_token_file": "refresh_token",
+}
+_EITHER: Final = (
+    ("issuer", "token_endpoint"),
+    ("client_secret", "client_secret_file"),
+    ("refresh_token", "refresh_token_file"),
+    ("token", "token_file"),
+)
+_MISSING_GRANT: Final = (
+    f"is missing; write one of {', '.join(KEYS)} (interactive login is not in this version yet)"
+)
+
+Problem = tuple[str, str]
+"""A key of the account, and the problem with its value and the cure."""
+
+
+class Invalid(Exception):  # noqa: N818  # a problem found while reading, given on as a line
+    """A key's value cannot be used."""
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(key, text)
+        self.problem = (key, text)
+
+
+def settle(table: AccountTable) -> AccountTable:
+    """The table with `grant` and `client_auth` as the other keys decide them, where they are left out."""
+    grant = table.grant or next(
+        (grant for key, grant in _TELLING.items() if key in table.model_fields_set), None
+    )
+    auth = table.client_auth
+    if auth is None and grant in {"client_credentials", "refresh_token"}:
+        auth = "client_secret_basic" if _has_secret(table) else "none"
+    return table.model_copy(update={"grant": grant, "client_auth": auth})
+
+
+def check_account(table: AccountTable, settled: AccountTable) -> Iterator[Problem]:
+    """What is wrong with how the keys of a table go together."""
+    given = table.model_fields_set
+    twice = [pair for pair in _EITHER if given.issuperset(pair)]
+    yield from ((first, f"is set, and so is {second}; keep one of them") for first, second in twice)
+    if settled.grant is None:
+        yield "grant", _MISSING_GRANT
+    elif not twice:
+        yield from _check_keys(given, settled.grant)
+        yield from _check_client(table, settled)
+
+
+def _check_keys(given: set[str], grant: str) -> Iterator[Problem]:
+    for key in sorted(given - KEYS[grant] - {"grant"}):
+        yield key, f'does not belong to grant = "{grant}"; take it out or choose another grant'
+    needed = _NEEDED.get(grant)
+    if needed and needed not in given:
+        yield needed, f'is missing; grant = "{grant}" needs it'
+
+
+def _check_client(table: AccountTable, settled: AccountTable) -> Iterator[Problem]:
+    """The rules of the grants that ask a token endpoint."""
+    if settled.grant not in {"client_credentials", "refresh_token"}:
+        return
+    if not table.issuer and not table.token_endpoint:
+        yield "issuer", "is missing; set it, or token_endpoint where the server has no metadata"
+    if not table.client_id:
+        yield "client_id", "is missing; set it to what the authorization server calls this client"
+    if settled.grant == "refresh_token" and not (table.refresh_token or table.refresh_token_file):
+        yield "refresh_token", "is missing; set it or refresh_token_file"
+    yield from _check_secret(table, settled)
+
+
+def _check_secret(table: AccountTable, settled: AccountTable) -> Iterator[Problem]:
+    """client_credentials is for clients with a secret (RFC 6749 section 4.4): to do without one takes a word."""
+    if _has_secret(table):
+        if settled.client_auth == "none":
+            yield "client_auth", 'is "none", but there is a client secret; take one of them out'
+    elif table.client_auth not in {None, "none"}:
+        yield "client_auth", "needs a secret; set client_secret or client_secret_file"
+    elif table.client_auth is None and settled.grant == "client_credentials":
+        yield "client_secret", 'is missing; set it or client_secret_file, or client_auth = "none"'
+
+
+def _has_secret(table: AccountTable) -> bool:
+    return bool(table.client_secret or table.client_secret_file)
+
+
+def build_account(name: str, table: AccountTable, path_of: PathOf) -> Account:
+    """The account of a settled table without problems. Raises Invalid for a file that cannot be used."""
+    return Account(name, _build_source(table, path_of))
+
+
+def _build_source(table: AccountTable, path_of: PathOf) -> Source:
+    if table.grant == "command":
+        return CommandSource(tuple(table.command), table.command_timeout)
+    if table.token_file:
+        return _build_file(table.token_file, path_of)
+    if table.token:
+        return StaticSource(table.token)
+    return OAuthSource(
+        grant=Grant(str(table.grant)),
+        client_id=str(table.client_id),
+        client_auth=ClientAuth(str(table.client_auth)),
+        client_secret=table.client_secret
+        or _load_secret("client_secret_file", table.client_secret_file, path_of),
+        issuer=table.issuer,
+        token_endpoint=table.token_endpoint,
+        scopes=tuple(table.scopes),
+        audience=table.audience,
+        resource=table.resource,
+        refresh_token=table.refresh_token
+        or _load_secret("refresh_token_file", table.refresh_token_file, path_of),
+    )
+
+
+def _build_file(text: str, path_of: PathOf) -> FileSource:
+    """The file is not read: it changes, and may be a pipe."""
+    if is_descriptor(text):
+        return FileSource(text)
+    path = path_of("token_file", text)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "")
+        path.stat()
+        if not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, "")
+    except OSError as exc:
+        raise Invalid("token_file", _cannot_read(path, reason(exc))) from None
+    return FileSource(str(path))
+
+
+def _load_secret(key: str, text: str | None, path_of: PathOf) -> Secret | None:
+    if text is None:
+        return None
+    path = path_of(key, text)
+    try:
+        return parse_secret(read_text(path).rstrip("\r\n"))
+    except Unreadable as exc:
+        raise Invalid(key, _cannot_read(path, str(exc))) from None
+    except ValueError as exc:
+        raise Invalid(key, f"{path} {exc}") from None
+
+
+def _cannot_read(path: Path, why: str) -> str:
+    return f"{path} cannot be read: {why}; mend that or name another file"

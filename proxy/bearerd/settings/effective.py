@@ -1,0 +1,185 @@
+"""From values to what is in effect: the model checks each, then accounts and routes are put together."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from bearerd.core.accounts import Account
+from bearerd.core.configuration import Configuration, Limits, Listen, Logging
+from bearerd.core.redaction import MASK, Secret
+from bearerd.core.targets import Route, parse_route, sort_routes
+from bearerd.settings.accounts import KEYS, Invalid, build_account, check_account, settle
+from bearerd.settings.model import NAMED, SINGLE, AccountTable, RouteTable, Settings
+from bearerd.settings.problems import Problems, describe, setting_name, suggest
+from bearerd.settings.sources import SettingPath, Values, build_tree
+
+_SECRET_KEYS: Final = frozenset({"client_secret", "refresh_token", "token"})
+_ACCOUNT_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]|_(?!_))*")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value in effect. `value` is fit for JSON, with secrets masked; `source` says where it was written."""
+
+    name: str
+    value: object
+    source: str
+
+
+def validate(values: Values, problems: Problems) -> Settings:
+    """The values as the model has them. Raises ConfigError with `problems` and what it finds itself."""
+    try:
+        settings = Settings.model_validate(build_tree(values))
+    except ValidationError as exc:
+        for error in exc.errors(include_url=False):
+            problems.add(_name(error["loc"], values), describe(error))
+        settings = Settings()
+    problems.check()
+    return settings
+
+
+def _name(location: tuple[str | int, ...], values: Values) -> str:
+    """The setting's name, and the flag or variable it is from where that is not the file."""
+    name = setting_name(location)
+    given = values.get(tuple(str(part) for part in location[: 3 if location[0] in NAMED else 2]))
+    return name if given is None or given.origin.kind == "file" else f"{name} (from {given.origin.name})"
+
+
+def settle_all(settings: Settings) -> Settings:
+    """The settings with what other settings decide filled in: grants, client authentication, accounts of routes."""
+    accounts = {name: settle(table) for name, table in settings.accounts.items()}
+    only = next(iter(accounts)) if len(accounts) == 1 else None
+    routes = {
+        prefix: table.model_copy(update={"account": table.account or only})
+        for prefix, table in settings.routes.items()
+    }
+    return settings.model_copy(update={"accounts": accounts, "routes": routes})
+
+
+def build_configuration(
+    settings: Settings, settled: Settings, values: Values, problems: Problems
+) -> Configuration:
+    """Raises ConfigError with every problem that spans several settings or lies in a file they name."""
+    accounts: dict[str, Account] = {}
+    for name, table in settings.accounts.items():
+        accounts |= _build_account(name, table, settled.accounts[name], values, problems)
+    routes = _build_routes(settled, values, problems)
+    limits = Limits(settings.limits.replay_body, settings.limits.replay_total)
+    if limits.replay_body > limits.replay_total:
+        name = _name(("limits", "replay_body"), values)
+        problems.add(name, "is more than limits.replay_total; make it smaller, or that one larger")
+    problems.check()
+    return Configuration(
+        accounts=accounts,
+        routes=sort_routes(routes),
+        listen=Listen(
+            tuple(settings.listen.hosts), settings.listen.port, frozenset(settings.listen.allowed_hosts)
+        ),
+        limits=limits,
+        log=Logging(settings.log.level, settings.log.format, settings.log.access),
+    )
+
+
+def _build_account(
+    name: str, table: AccountTable, settled: AccountTable, values: Values, problems: Problems
+) -> Mapping[str, Account]:
+    if not _ACCOUNT_NAME.fullmatch(name):
+        text = "is not an account name; use a-z, 0-9, dot, dash and single underscores"
+        problems.add(setting_name(("accounts", name)), text)
+    wrong = list(check_account(table, settled))
+    if not wrong:
+        try:
+            return {name: build_account(name, settled, partial(_path_of, values, name))}
+        except Invalid as exc:
+            wrong = [exc.problem]
+    for key, text in wrong:
+        problems.add(_name(("accounts", name, key), values), text)
+    return {}
+
+
+def _path_of(values: Values, account: str, key: str, text: str) -> Path:
+    origin = values["accounts", account, key].origin
+    folder = Path(origin.name).parent if origin.kind == "file" else Path()
+    return folder / os.path.expanduser(text)  # noqa: PTH111  # pathlib's raises where there is no home
+
+
+def _build_routes(settled: Settings, values: Values, problems: Problems) -> list[Route]:
+    if not settled.routes:
+        problems.add("no routes", 'add [routes."/"] with an upstream, or give one with --upstream')
+    routes: dict[bytes, Route] = {}
+    for prefix, table in settled.routes.items():
+        text = _check_account_of(table, list(settled.accounts))
+        if text is not None:
+            problems.add(_name(("routes", prefix, "account"), values), text)
+        try:
+            route = parse_route(prefix, table.upstream, str(table.account))
+        except ValueError as exc:
+            problems.add(setting_name(("routes", prefix)), str(exc))
+            continue
+        if route.prefix in routes:
+            problems.add(setting_name(("routes", prefix)), "is the same route as one above; keep one of them")
+        routes[route.prefix] = route
+    return list(routes.values())
+
+
+def _check_account_of(table: RouteTable, names: list[str]) -> str | None:
+    """What is wrong with a route's account, or None."""
+    if table.account in names:
+        return None
+    if table.account is not None:
+        cure = suggest(table.account, names, f"add [accounts.{table.account}]")
+        return f"{table.account!r} is not an account; {cure}"
+    if not names:
+        return "is missing, and there is no account; add [accounts.NAME]"
+    return f"is missing; write one of {', '.join(names)}"
+
+
+def list_settings(settled: Settings, values: Values) -> Iterator[Setting]:
+    """All settings in effect. Keys that an account does not use are left out."""
+    for section in SINGLE:
+        for key, value in getattr(settled, section):
+            yield _setting((section, key), value, values)
+    for name, account in settled.accounts.items():
+        for key, value in account:
+            if key == "grant" or (key in KEYS[str(account.grant)] and value not in (None, [])):
+                yield _setting(("accounts", name, key), value, values)
+    for prefix, route in settled.routes.items():
+        for key, value in route:
+            yield _setting(("routes", prefix, key), value, values)
+
+
+def _setting(path: SettingPath, value: object, values: Values) -> Setting:
+    given = values.get(path)
+    return Setting(setting_name(path), _shown(path, value), str(given.origin) if given else "default")
+
+
+def _shown(path: SettingPath, value: object) -> object:
+    """Secrets masked. So is every word of a command but its first: they are written there all too often."""
+    if isinstance(value, Secret):
+        return MASK
+    if path[-1] == "command" and isinstance(value, list):
+        first, *rest = (word for part in value for word in part.split())
+        return [first, *(MASK for _ in rest)]
+    return value
+
+
+def list_warnings(configuration: Configuration, values: Values) -> Iterator[str]:
+    """What works and is not wise, a line each."""
+    for route in configuration.routes:
+        if route.origin.scheme == "http" and not route.origin.loopback:
+            name = setting_name(("routes", route.name, "upstream"))
+            yield f"{name}: is plain http to another machine, which shows the token to the network; use https"
+    with_secrets = {
+        given.origin.name
+        for path, given in values.items()
+        if given.origin.kind == "file" and path[-1] in _SECRET_KEYS
+    }
+    for path in with_secrets:
+        if os.name == "posix" and Path(path).stat().st_mode & 0o044:
+            yield f"{path}: holds a secret and other users can read it; chmod 600 it"

@@ -1,0 +1,115 @@
+"""The settings as they are written: the tables of the file, with types and defaults.
+
+Whatever is written in the environment or by a flag is one of these too. Types are strict: a number in
+quotes is no number. What spans several keys is not checked here.
+"""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from bearerd.core.configuration import Limits, Listen, Logging
+from bearerd.core.redaction import Secret
+from bearerd.settings.values import (
+    parse_access_token,
+    parse_argv,
+    parse_authority,
+    parse_duration,
+    parse_endpoint,
+    parse_loopback,
+    parse_resource,
+    parse_scope,
+    parse_secret,
+    parse_size,
+    parse_token_path,
+    parse_upstream,
+)
+
+GrantName = Literal["client_credentials", "refresh_token", "command", "file", "static"]
+ClientAuthName = Literal["client_secret_basic", "client_secret_post", "none"]
+
+Text = Annotated[str, Field(min_length=1)]
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+Endpoint = Annotated[Text, AfterValidator(parse_endpoint)]
+SecretText = Annotated[Secret, BeforeValidator(parse_secret)]
+
+JSON_ONLY: Final = "a list that the environment holds as JSON: commas are common in its elements"
+
+_LISTEN: Final = Listen()
+_LIMITS: Final = Limits()
+_LOG: Final = Logging()
+
+
+class Table(BaseModel):
+    """One table of the file."""
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
+    )
+
+
+class ListenTable(Table):
+    """``[listen]``"""
+
+    port: int = Field(_LISTEN.port, ge=0, le=65535)
+    hosts: list[Annotated[str, AfterValidator(parse_loopback)]] = Field(list(_LISTEN.hosts), min_length=1)
+    allowed_hosts: list[Annotated[str, AfterValidator(parse_authority)]] = []
+
+
+class AccountTable(Table):
+    """``[accounts.NAME]``. Which keys go together depends on `grant`."""
+
+    grant: GrantName | None = None
+    issuer: Endpoint | None = None
+    token_endpoint: Endpoint | None = None
+    client_id: Text | None = None
+    client_secret: SecretText | None = None
+    client_secret_file: Text | None = None
+    client_auth: ClientAuthName | None = None
+    scopes: list[Annotated[str, AfterValidator(parse_scope)]] = []
+    audience: Text | None = None
+    resource: Annotated[Text, AfterValidator(parse_resource)] | None = None
+    refresh_token: SecretText | None = None
+    refresh_token_file: Text | None = None
+    command: Annotated[list[str], BeforeValidator(parse_argv), JSON_ONLY] = []
+    command_timeout: Duration = 30.0
+    token: Annotated[Secret, BeforeValidator(parse_access_token)] | None = None
+    token_file: Annotated[Text, AfterValidator(parse_token_path)] | None = None
+
+
+class RouteTable(Table):
+    """``[routes."/prefix/"]``"""
+
+    upstream: Annotated[Text, AfterValidator(parse_upstream)]
+    account: Text | None = None
+
+
+class LimitsTable(Table):
+    """``[limits]``"""
+
+    replay_body: Size = _LIMITS.replay_body
+    replay_total: Size = _LIMITS.replay_total
+
+
+class LogTable(Table):
+    """``[log]``"""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    access: bool = _LOG.access
+
+
+class Settings(Table):
+    """The whole file."""
+
+    listen: ListenTable = ListenTable()
+    accounts: dict[str, AccountTable] = {}
+    routes: dict[str, RouteTable] = {}
+    limits: LimitsTable = LimitsTable()
+    log: LogTable = LogTable()
+
+
+# Tables that stand alone, and tables of which there is one per name.
+SINGLE: Final[dict[str, type[Table]]] = {"listen": ListenTable, "limits": LimitsTable, "log": LogTable}
+NAMED: Final[dict[str, type[Table]]] = {"accounts": AccountTable, "routes": RouteTable}

@@ -1,0 +1,160 @@
+"""Values as people write them. Every function raises ValueError with the problem and its cure, never the secret part."""
+
+import math
+import re
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from bearerd.core.grants import parse_token
+from bearerd.core.metadata import check_endpoint
+from bearerd.core.redaction import Secret
+from bearerd.core.targets import parse_origin
+
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h)?")
+_DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST_S: Final = 86_400.0
+_SIZE: Final = re.compile(r"([0-9]{1,18}) ?([KMG]i?B|B)?")
+_SIZE_UNITS: Final = {
+    "B": 1,
+    "KB": 1000,
+    "KiB": 1 << 10,
+    "MB": 1000**2,
+    "MiB": 1 << 20,
+    "GB": 1000**3,
+    "GiB": 1 << 30,
+}
+_IPV6_LOOPBACK: Final = ip_address("::1")
+_AUTHORITY: Final = re.compile(
+    r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
+)
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 appendix A.4
+_SECRET: Final = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendices A.2 and A.17
+_URI: Final = re.compile(r"[\x21\x22\x24-\x7e]+")  # visible ASCII but the fragment's mark
+_DESCRIPTOR: Final = re.compile(r"fd:[0-9]{1,9}")
+
+
+def parse_duration(value: object) -> float:
+    """Seconds, from a number of them or a text such as 500ms, 30s, 5m, 2h. At most a day."""
+    seconds: float = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = value
+    elif isinstance(value, str) and (found := _DURATION.fullmatch(value)):
+        seconds = float(found[1]) * _DURATION_UNITS[found[2] or "s"]
+    if not 0 < seconds <= _LONGEST_S:
+        raise ValueError('is not a duration up to a day; write seconds, or "500ms", "30s", "5m", "2h"')
+    return float(seconds)
+
+
+def parse_size(value: object) -> int:
+    """Bytes, from a number of them or a text such as 512B, 64KiB, 10MB, 1MiB."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and (found := _SIZE.fullmatch(value)):
+        return int(found[1]) * _SIZE_UNITS[found[2] or "B"]
+    raise ValueError('is not a size; write bytes, or "512B", "64KiB", "10MB", "1MiB"')
+
+
+def parse_loopback(host: str) -> str:
+    """A literal loopback address in its usual spelling. No name, no zone, no IPv4-mapped address."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        address = None
+    if address is None or not (address == _IPV6_LOOPBACK or (address.version == 4 and address.is_loopback)):
+        raise ValueError(
+            f"{host!r} is not a loopback address; bearerd listens on loopback only, use 127.0.0.1 or ::1"
+        )
+    return str(address)
+
+
+def parse_authority(value: str) -> str:
+    """An exact `Host` value, lower case."""
+    found = _AUTHORITY.fullmatch(value)
+    if not found or not 0 < int(found[1] or 80) < 65536:
+        raise ValueError(
+            f"{value!r} is not an exact Host value; write it like api.test or api.test:8080, "
+            "without scheme, path or wildcard"
+        )
+    return value.lower()
+
+
+def parse_scope(value: str) -> str:
+    if not _SCOPE.fullmatch(value):
+        raise ValueError(
+            "is not a scope: a space, quote, backslash or non-ASCII character is in it; "
+            "write each scope as an element of its own"
+        )
+    return value
+
+
+def parse_upstream(value: str) -> str:
+    _split(value)
+    parse_origin(value)
+    return value
+
+
+def parse_endpoint(value: str) -> str:
+    _split(value)
+    return check_endpoint(value)
+
+
+def parse_resource(value: str) -> str:
+    """A resource indicator: an absolute URI without a fragment (RFC 8707 section 2)."""
+    parts = _split(value)
+    if not parts.scheme or not (parts.netloc or parts.path) or not _URI.fullmatch(value):
+        raise ValueError("is not an absolute URI without a fragment; write it like https://api.example.com")
+    if "@" in parts.netloc:
+        raise ValueError("has a user name in it; take out everything before the @")
+    return value
+
+
+def _split(url: str) -> SplitResult:
+    """`urlsplit` with a text of our own: its texts quote the URL."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise ValueError("is not a URL; write it like https://api.example.com") from None
+
+
+def parse_argv(value: object) -> list[str]:
+    if isinstance(value, str):
+        raise ValueError(  # noqa: TRY004  # the model collects ValueErrors
+            'is not a list; write it as a list; no shell is used: ["program", "argument"]'
+        )
+    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+        raise ValueError('is not a list of texts; write it like ["program", "argument"]')
+    if not value or not value[0].strip():
+        raise ValueError('names no program; write it like ["program", "argument"]')
+    if any("\0" in part for part in value):
+        raise ValueError("has a NUL character in it; take it out")
+    return value
+
+
+def parse_secret(value: object) -> Secret:
+    """A secret of printable ASCII, as the RFC has client secrets and refresh tokens."""
+    if not isinstance(value, str):
+        raise ValueError("is not text; put it in quotes")  # noqa: TRY004  # likewise
+    if not value:
+        raise ValueError("is empty; give it a value or take it out")
+    if not _SECRET.fullmatch(value):
+        raise ValueError("has a character other than printable ASCII; copy it without line ends")
+    return Secret(value)
+
+
+def parse_access_token(value: object) -> Secret:
+    secret = parse_secret(value)
+    if parse_token(secret.reveal()) is None:
+        raise ValueError("cannot stand in a header: it has a space in it or is too long; copy only the token")
+    return secret
+
+
+def parse_token_path(value: str) -> str:
+    """A path, or ``fd:N`` for an inherited descriptor."""
+    if value.startswith("fd:") and not is_descriptor(value):
+        raise ValueError("is not a descriptor; write it like fd:3")
+    return value
+
+
+def is_descriptor(path: str) -> bool:
+    return _DESCRIPTOR.fullmatch(path) is not None

@@ -1,0 +1,155 @@
+"""Which metadata is believed, and which endpoints are fit to be sent credentials."""
+
+import json
+
+import pytest
+
+from bearerd.core.metadata import (
+    Metadata,
+    MetadataError,
+    check_endpoint,
+    parse_metadata,
+    well_known_urls,
+)
+
+ISSUER = "https://login.test"
+
+
+def document(**members: object) -> bytes:
+    return json.dumps({"issuer": ISSUER, "token_endpoint": "https://login.test/token"} | members).encode()
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://login.test/token",
+        "https://oauth2.elsewhere.test:8443/token",
+        "http://localhost:9000/token",
+        "http://127.0.0.1/token",
+        "http://127.8.9.10/token",
+        "http://[::1]:9000/token",
+    ],
+)
+def test_a_fit_endpoint(endpoint: str) -> None:
+    """For an issuer the user configured, an endpoint may be anywhere (Google's is); plain http only on loopback."""
+    assert check_endpoint(endpoint) == endpoint
+    assert parse_metadata(ISSUER, document(token_endpoint=endpoint)) == Metadata(ISSUER, endpoint)
+
+
+UNFIT = [
+    ("http://login.test/token", "is plain http to another machine"),
+    ("http://127.evil.test/token", "is plain http to another machine"),
+    ("http://127.0.0.1.evil.test/token", "is plain http to another machine"),
+    ("http://localhost.evil.test/token", "is plain http to another machine"),
+    ("http://0.0.0.0/token", "is plain http to another machine"),
+    ("http://[::2]/token", "is plain http to another machine"),
+    ("file:///etc/passwd", "is not an http or https URL"),
+    ("javascript:alert(1)", "is not an http or https URL"),
+    ("javascript://login.test/%0aalert(1)", "is not an http or https URL"),
+    ("data:text/html,x", "is not an http or https URL"),
+    ("//login.test/token", "is not an http or https URL"),
+    ("/token", "is not an http or https URL"),
+    ("--flag", "is not an http or https URL"),
+    ("-https://login.test/", "is not an http or https URL"),
+    ("$(x)", "is not an http or https URL"),
+    ("", "is not an http or https URL"),
+    ("https://$(x)/token", "has a host that is neither a name nor an address"),
+    ("https://--flag/token", "has a host that is neither a name nor an address"),
+    ("https://evil.test\\.login.test/", "has a host that is neither a name nor an address"),
+    ("https://[login.test]/", "has a host that is neither a name nor an address"),
+    ("https://login.test@evil.test/", "has a user name in it"),
+    ("https://user:canary@login.test/", "has a user name in it"),
+    ("https:///token", "names no host"),
+    ("https://login.test/token?x=$(x)", "has a query or a fragment"),
+    ("https://login.test/token#x", "has a query or a fragment"),
+    ("https://login.test/to ken", "has a space, a control or a non-ASCII character"),
+    ("https://login.test/\r\nX-Evil: 1", "has a space, a control or a non-ASCII character"),
+    ("https://login.test/\x1b[2J", "has a space, a control or a non-ASCII character"),
+    ("https://löğin.test/", "has a space, a control or a non-ASCII character"),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "reason"), UNFIT)
+def test_an_unfit_endpoint(endpoint: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{reason}"):
+        check_endpoint(endpoint)
+    with pytest.raises(MetadataError, match=f"^has a token_endpoint that {reason}") as caught:
+        parse_metadata(ISSUER, document(token_endpoint=endpoint))
+    assert not endpoint or endpoint not in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["https://login.test/", "https://LOGIN.test", "https://login.test:443", "http://login.test", "", None, 5, []],
+)
+def test_the_issuer_is_compared_byte_for_byte(named: object) -> None:
+    """RFC 8414 section 3.3: what looks equal may be another server's (mix-up)."""
+    with pytest.raises(MetadataError, match="^names another issuer"):
+        parse_metadata(ISSUER, document(issuer=named))
+
+
+def test_a_trailing_slash_is_part_of_the_issuer() -> None:
+    with pytest.raises(MetadataError, match="^names another issuer"):
+        parse_metadata(ISSUER + "/", document())
+    assert parse_metadata(ISSUER + "/", document(issuer=ISSUER + "/")).issuer == ISSUER + "/"
+
+
+@pytest.mark.parametrize("endpoint", [None, 5, True, [], {"url": "https://login.test/token"}])
+def test_no_endpoint(endpoint: object) -> None:
+    with pytest.raises(MetadataError, match="^has no token_endpoint; set token_endpoint"):
+        parse_metadata(ISSUER, document(token_endpoint=endpoint))
+
+
+def test_an_endpoint_left_out() -> None:
+    with pytest.raises(MetadataError, match="^has no token_endpoint; set token_endpoint"):
+        parse_metadata(ISSUER, b'{"issuer": "https://login.test"}')
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", b"[]", b'"https://login.test"', b"null", b"\xff", b'{"issuer":', b"[" * 200_000],
+    ids=["empty", "HTML", "list", "text", "null", "binary", "truncated", "deep"],
+)
+def test_no_document(body: bytes) -> None:
+    with pytest.raises(MetadataError, match="^is no JSON object$"):
+        parse_metadata(ISSUER, body)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "urls"),
+    [
+        (
+            "https://login.test",
+            (
+                "https://login.test/.well-known/openid-configuration",
+                "https://login.test/.well-known/oauth-authorization-server",
+            ),
+        ),
+        (
+            "https://login.test/",
+            (
+                "https://login.test/.well-known/openid-configuration",
+                "https://login.test/.well-known/oauth-authorization-server",
+            ),
+        ),
+        (
+            "https://login.test:8443/realms/a/",
+            (
+                "https://login.test:8443/realms/a/.well-known/openid-configuration",
+                "https://login.test:8443/.well-known/oauth-authorization-server/realms/a",
+            ),
+        ),
+        (
+            "http://[::1]:9000/a",
+            (
+                "http://[::1]:9000/a/.well-known/openid-configuration",
+                "http://[::1]:9000/.well-known/oauth-authorization-server/a",
+            ),
+        ),
+    ],
+    ids=["no path", "slash", "path and port", "loopback"],
+)
+def test_well_known_urls(issuer: str, urls: tuple[str, str]) -> None:
+    """OpenID Connect appends to the issuer's path, RFC 8414 inserts before it."""
+    assert well_known_urls(issuer) == urls

@@ -1,0 +1,83 @@
+"""A bearerd in a process of its own, as users run it."""
+
+import asyncio
+import re
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from pathlib import Path
+from typing import Final, Self
+
+READY: Final = re.compile(rb"127\.0\.0\.1:(\d+)")
+START_S: Final = 20.0
+STOP_S: Final = 20.0
+
+
+class RunningDaemon:
+    """`bearerd run` on a port of the system's choice, with `toml` as its configuration (without `[listen]`).
+
+    Leaving the context sends SIGTERM and checks that the exit status is 0.
+    """
+
+    def __init__(self, folder: Path, toml: str) -> None:
+        self._file = folder / "bearerd.toml"
+        self._file.write_text("[listen]\nport = 0\n" + toml)
+        self._said = bytearray()
+        self._ready = asyncio.Event()
+        self._reader: asyncio.Task[None]
+        self._process: Process
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What it has written to standard error so far."""
+        return self._said.decode()
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bearerd", "run", "-c", str(self._file)),
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=PIPE,
+        )
+        self._reader = asyncio.create_task(self._read())
+        try:
+            async with asyncio.timeout(START_S):
+                await self._ready.wait()
+        except TimeoutError:
+            await self._end()
+            raise RuntimeError(f"bearerd did not start. It said:\n{self.log}") from None
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        status = await self._end()
+        assert status == 0, f"bearerd ended with status {status}. It said:\n{self.log}"
+
+    async def _end(self) -> int:
+        if self._process.returncode is None:
+            self._process.terminate()
+        try:
+            async with asyncio.timeout(STOP_S):
+                status = await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            status = await self._process.wait()
+        await self._reader
+        return status
+
+    async def _read(self) -> None:
+        assert self._process.stderr is not None
+        while line := await self._process.stderr.readline():
+            self._said += line
+            found = READY.search(line)
+            if found and not self._ready.is_set():
+                self.port = int(found[1])
+                self._ready.set()
+        self._ready.set()

@@ -1,0 +1,911 @@
+import asyncio
+import os
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Final, Self
+
+import pytest
+from aiohttp.helpers import DEBUG
+
+from bearerd.core.targets import Origin
+from bearerd.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
+from bearerd.forward.upstream import BodyError, UpstreamPool, UpstreamRequest, UpstreamResponse
+from faults import (
+    FaultServer,
+    Peer,
+    Step,
+    half_close,
+    hang,
+    pause,
+    read,
+    read_head,
+    refused_port,
+    repeat,
+    reply,
+    reset,
+    send,
+    serve,
+    slices,
+    stall,
+    until,
+)
+
+MiB: Final = 1 << 20
+OK: Final = b"HTTP/1.1 200 OK\r\n"
+HI: Final = reply(b"hi")
+STREAM: Final = OK + b"Content-Length: 1000\r\n\r\n"
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[UpstreamPool]:
+    pool = UpstreamPool(connect_s=5)
+    yield pool
+    pool.close()
+
+
+def origin_of(server: FaultServer) -> Origin:
+    return Origin("http", "127.0.0.1", server.port)
+
+
+def ask(method: str = "GET", target: str = "/") -> UpstreamRequest:
+    return UpstreamRequest(method, f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+
+def ask_with(body: AsyncIterator[bytes], length: int | None = None, method: str = "POST") -> UpstreamRequest:
+    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    head = f"{method} / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode()
+    return UpstreamRequest(method, head, body, chunked=length is None)
+
+
+async def parts(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def read_all(response: UpstreamResponse) -> bytes:
+    body = response.ready()
+    while chunk := await response.read():
+        body += chunk
+    return body
+
+
+async def call(pool: UpstreamPool, server: FaultServer, request: UpstreamRequest | None = None) -> bytes:
+    """One whole exchange, ended as the forwarder ends it; gives the body."""
+    async with asyncio.timeout(10):
+        response = await pool.send(origin_of(server), request or ask())
+        try:
+            return await read_all(response)
+        finally:
+            await response.aclose()
+
+
+async def left(peer: Peer) -> None:
+    """Wait until the server sees that the pool has closed this connection."""
+    await asyncio.wait_for(peer.gone.wait(), 1)
+
+
+# ---------------------------------------------------------------- responses as they should be
+
+
+async def test_a_kept_connection_serves_the_next_call(pool: UpstreamPool) -> None:
+    async with FaultServer([serve(HI, reply(b"ho", framing="chunked"), reply(b"hu"))]) as server:
+        assert [await call(pool, server, ask(target=f"/{n}")) for n in range(3)] == [b"hi", b"ho", b"hu"]
+        assert server.connections == 1
+        pool.close()
+        await left(server.peers[0])
+    assert server.requests == [ask(target=f"/{n}").head for n in range(3)]
+
+
+async def test_calls_at_once_have_a_connection_each_and_the_newest_is_reused(pool: UpstreamPool) -> None:
+    async with FaultServer([serve(HI)]) as server:
+        assert await asyncio.gather(*(call(pool, server) for _ in range(5))) == [b"hi"] * 5
+        assert server.connections == 5
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 5
+
+
+async def test_status_reason_and_fields_arrive_as_raw_bytes(pool: UpstreamPool) -> None:
+    raw = b"HTTP/1.1 404 \xe9t\xe9\r\nX-A:  \xff \r\nx-a: 2\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 0\r\n\r\n"
+    async with FaultServer([read, send(raw), hang]) as server:
+        response = await pool.send(origin_of(server), ask())
+        assert (response.status, response.reason) == (404, b"\xe9t\xe9")
+        assert response.headers == (
+            (b"X-A", b"\xff"),
+            (b"x-a", b"2"),
+            (b"Set-Cookie", b"a"),
+            (b"Set-Cookie", b"b"),
+            (b"Content-Length", b"0"),
+        )
+        assert response.complete
+        await response.aclose()
+
+
+@pytest.mark.parametrize(
+    ("raw", "body"),
+    [
+        (reply(b"x" * 10, framing=None), b"x" * 10),
+        (reply(framing=None), b""),
+        (b"HTTP/1.0 200 OK\r\n\r\nold", b"old"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nold", b"old"),
+        (OK + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", b"a"),
+        (OK + b"Transfer-Encoding: gzip\r\n\r\nnot chunked", b"not chunked"),
+    ],
+)
+async def test_a_connection_that_ends_with_its_body_is_not_kept(
+    pool: UpstreamPool, raw: bytes, body: bytes
+) -> None:
+    async with FaultServer([read, send(raw)]) as server:
+        assert await call(pool, server) == body
+        assert await call(pool, server) == body
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+async def test_a_response_may_come_in_any_pieces(pool: UpstreamPool, size: int) -> None:
+    raw = OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"3\r\nabc\r\n2;ext=1\r\nde\r\n0\r\nTrailer: x\r\n\r\n"
+    async with FaultServer([read, slices(raw, size), read, slices(HI, size), hang]) as server:
+        assert await call(pool, server) == b"abcde"
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "raw"),
+    [
+        ("HEAD", OK + b"Content-Length: 5\r\n\r\n"),
+        ("HEAD", OK + b"Transfer-Encoding: chunked\r\n\r\n"),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ("GET", OK + b"Content-Length: 0\r\n\r\n"),
+    ],
+)
+async def test_what_has_no_body_is_complete_with_its_head(
+    pool: UpstreamPool, method: str, raw: bytes
+) -> None:
+    async with FaultServer([read, send(raw), read, send(HI), hang]) as server:
+        assert await call(pool, server, ask(method)) == b""
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 199 X\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("apart_s", [None, 0.02])
+async def test_interim_responses_are_passed_over(
+    pool: UpstreamPool, interim: bytes, apart_s: float | None
+) -> None:
+    answer: list[Step] = [send(interim + HI)]
+    if apart_s is not None:
+        answer = [send(interim), pause(apart_s), send(HI)]
+    async with FaultServer([read, *answer, serve(HI)]) as server:
+        assert await call(pool, server) == b"hi"
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Upgrade: h2,h2c\r\nConnection: Upgrade, Keep-Alive\r\n",
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\n",
+    ],
+)
+@pytest.mark.parametrize("status", [b"200 OK", b"426 Upgrade Required"])
+async def test_an_upgrade_that_is_only_offered_is_an_ordinary_response(
+    pool: UpstreamPool, status: bytes, fields: bytes
+) -> None:
+    raw = b"HTTP/1.1 " + status + b"\r\n" + fields + b"Content-Length: 2\r\n\r\nhi"
+    async with FaultServer([serve(raw)]) as server:
+        assert [await call(pool, server) for _ in range(2)] == [b"hi", b"hi"]
+        assert server.connections == 1
+
+
+async def test_a_compressed_body_is_not_inflated(pool: UpstreamPool) -> None:
+    async with FaultServer([serve(reply(b"\x1f\x8bno gzip", "200 OK", "Content-Encoding: gzip"))]) as server:
+        assert await call(pool, server) == b"\x1f\x8bno gzip"
+
+
+async def test_a_great_many_small_chunks(pool: UpstreamPool) -> None:
+    raw = OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 30_000 + b"0\r\n\r\n"
+    async with FaultServer([serve(raw)]) as server:
+        assert await call(pool, server) == b"x" * 30_000
+        assert await call(pool, server) == b"x" * 30_000
+        assert server.connections == 1
+
+
+async def test_a_response_that_nobody_reads_waits_at_the_upstream(pool: UpstreamPool) -> None:
+    """Back-pressure: what is in memory stays small, and all of it is there in the end."""
+    total = 24 * MiB
+    head = OK + b"Content-Length: %d\r\n\r\n" % total
+    async with FaultServer([read, send(head), repeat(b"x" * 65536, total // 65536), hang]) as server:
+        response = await pool.send(origin_of(server), ask())
+        await asyncio.sleep(0.2)
+        size = len(response.ready())
+        assert size <= MiB // 2
+        while chunk := await response.read():
+            size += len(chunk)
+            assert len(chunk) <= MiB // 2
+        assert size == total
+        await response.aclose()
+
+
+# ---------------------------------------------------------------- responses that are not
+
+
+BAD_HEADS: Final = [
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 999 No\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 600 No\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 000 No\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 099 No\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 20 No\r\n\r\n",
+    b"HTTP/1.1 2000 No\r\n\r\n",
+    b"HTTP/1.2 200 OK\r\nContent-Length: 0\r\n\r\n",
+    b"ICY 200 OK\r\n\r\n",
+    b"\x16\x03\x01\x02\x00garbage\r\n\r\n",
+    b"SSH-2.0-OpenSSH\r\n",
+    b"<html>busy</html>\r\n\r\n",
+    OK + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"Content-Length: 2, 2\r\n\r\nhi",
+    OK + b"Content-Length: -2\r\n\r\nhi",
+    OK + b"Content-Length: +2\r\n\r\nhi",
+    OK + b"Content-Length: 0x2\r\n\r\nhi",
+    OK + b"Content-Length: \r\n\r\nhi",
+    OK + b"Content-Length: 18446744073709551615\r\n\r\nhi",
+    OK + b"Content-Length: 99999999999999999999999\r\n\r\nhi",
+    OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    OK + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    OK + b"Transfer-Encoding: gzip\r\nContent-Length: 2\r\n\r\nhi" + HI,
+    OK + b"A : b\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"A b: c\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"Ab\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b": b\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"A: b\rC: d\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"A: b\0c\r\nContent-Length: 2\r\n\r\nhi",
+    b"HTTP/1.1 200 O\rK\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"A: b\r\n" * 200 + b"\r\n",
+    OK + b"A: " + b"b" * 40_000 + b"\r\n\r\n",
+    b"HTTP/1.1 200 " + b"b" * 40_000 + b"\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("raw", BAD_HEADS, ids=[repr(raw[:60]) for raw in BAD_HEADS])
+async def test_a_bad_head_is_an_error_and_ends_the_connection(pool: UpstreamPool, raw: bytes) -> None:
+    async with FaultServer([read, send(raw), hang]) as server:
+        with pytest.raises(UpstreamError) as caught:
+            await call(pool, server, ask("POST"))
+        assert type(caught.value) is UpstreamError
+        await left(server.peers[0])
+        assert server.connections == 1
+
+
+LENIENT: Final = [
+    (OK + b"A: b\r\n c\r\nContent-Length: 2\r\n\r\nhi", (b"A", b"b c")),
+    (b"HTTP/1.1 200 OK\nA: b\nContent-Length: 2\n\nhi", (b"A", b"b")),
+    (OK + b"A: b\x01\x7fc\r\nContent-Length: 2\r\n\r\nhi", (b"A", b"b\x01\x7fc")),
+    (OK + b" A: b\r\nContent-Length: 2\r\n\r\nhi", (b"A", b"b")),
+]
+
+
+@pytest.mark.parametrize(("raw", "field"), LENIENT, ids=[repr(raw[:40]) for raw, _ in LENIENT])
+async def test_what_the_parser_forgives_unless_it_is_being_debugged(
+    pool: UpstreamPool, raw: bytes, field: tuple[bytes, bytes]
+) -> None:
+    """Folded lines, bare LF and control characters: read as one field, with no line break in any value."""
+    async with FaultServer([read, send(raw), hang]) as server:
+        if DEBUG:
+            with pytest.raises(UpstreamError):
+                await call(pool, server)
+            return
+        response = await pool.send(origin_of(server), ask())
+        assert response.headers == (field, (b"Content-Length", b"2"))
+        assert await read_all(response) == b"hi"
+        await response.aclose()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        STREAM + b"short",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nno chunk\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhello\r\n0\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\nhello\r\n0\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("end", [half_close, reset])
+async def test_a_body_cut_short_is_never_a_whole_one(pool: UpstreamPool, raw: bytes, end: Step) -> None:
+    head, mark, body = raw.partition(b"\r\n\r\n")
+    async with FaultServer([read, send(head + mark), pause(0.02), send(body), pause(0.02), end]) as server:
+        response = await pool.send(origin_of(server), ask())
+        with pytest.raises(UpstreamError):
+            await read_all(response)
+        assert not response.complete
+        await response.aclose()
+
+
+@pytest.mark.parametrize("end", [half_close, reset])
+async def test_a_body_cut_short_together_with_its_head(pool: UpstreamPool, end: Step) -> None:
+    """Whether the cut is seen by `send`, by `ready` or by `read`, it is an UpstreamError."""
+    async with FaultServer([read, send(STREAM + b"short"), end]) as server:
+        with pytest.raises(UpstreamError):
+            await call(pool, server)
+
+
+async def test_what_is_ready_of_a_body_that_has_been_cut_already(pool: UpstreamPool) -> None:
+    async with FaultServer([read, send(STREAM + b"short"), pause(0.02), reset]) as server:
+        response = await pool.send(origin_of(server), ask())
+        await asyncio.sleep(0.1)
+        with pytest.raises(UpstreamError):
+            response.ready()
+        await response.aclose()
+
+
+async def test_a_body_without_a_length_that_ends_in_a_reset_is_cut_short(pool: UpstreamPool) -> None:
+    async with FaultServer([read, send(reply(b"part", framing=None)), pause(0.05), reset]) as server:
+        with pytest.raises(UpstreamError):
+            await call(pool, server)
+
+
+@pytest.mark.parametrize(
+    ("steps", "error"),
+    [
+        ([reset], UpstreamClosed),
+        ([], UpstreamClosed),
+        ([read, reset], UpstreamClosed),
+        ([read], UpstreamClosed),
+        ([read, half_close, hang], UpstreamClosed),
+        ([read, send(OK[:5]), pause(0.02), reset], UpstreamError),
+        ([read, send(OK[:5])], UpstreamError),
+        ([read, send(OK + b"A: b\r\n")], UpstreamError),
+        ([read, send(b"HTTP/1.1 100 Continue\r\n\r\n")], UpstreamError),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_the_end_before_the_head(
+    pool: UpstreamPool, steps: list[Step], error: type[UpstreamError], method: str
+) -> None:
+    """On a connection of its own nothing is tried twice."""
+    async with FaultServer(steps) as server:
+        with pytest.raises(UpstreamError) as caught:
+            await call(pool, server, ask(method))
+        assert type(caught.value) is error
+        assert server.connections == 1
+
+
+# ---------------------------------------------------------------- connections that must not be reused
+
+
+@pytest.mark.parametrize(
+    "more",
+    [HI, HI[:30], HI[:1], b"\r\n" + HI[:9], HI + HI],
+    ids=["whole", "half a head", "one byte", "after a line", "two"],
+)
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_a_second_response_to_one_request_ends_the_connection(
+    pool: UpstreamPool, more: bytes, framing: str
+) -> None:
+    """What follows the answer in the same packet would be read as the start of the next one."""
+    first = reply(b"mine", framing=framing)
+    async with FaultServer([read, send(first + more), hang], [serve(HI)]) as server:
+        assert await call(pool, server) == b"mine"
+        await left(server.peers[0])
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 2
+
+
+async def test_a_second_response_to_head_ends_the_connection(pool: UpstreamPool) -> None:
+    async with FaultServer(
+        [read, send(OK + b"Content-Length: 9\r\n\r\n" + HI[:20]), hang], [serve(HI)]
+    ) as server:
+        assert await call(pool, server, ask("HEAD")) == b""
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 2
+
+
+async def test_garbage_after_the_response_ends_the_exchange(pool: UpstreamPool) -> None:
+    async with FaultServer([read, send(HI + b"\x00\x01"), hang]) as server:
+        with pytest.raises(UpstreamError):
+            await call(pool, server)
+        await left(server.peers[0])
+
+
+async def test_bytes_on_an_idle_connection_end_it(pool: UpstreamPool) -> None:
+    event = asyncio.Event()
+    async with FaultServer([read, send(HI), until(event), send(reply(b"evil")), hang], [serve(HI)]) as server:
+        assert await call(pool, server) == b"hi"
+        event.set()
+        await left(server.peers[0])
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 2
+
+
+async def test_bytes_that_race_the_next_request_are_not_its_answer_if_they_were_there_first(
+    pool: UpstreamPool,
+) -> None:
+    """The upstream sends before it is asked; nothing has been read since."""
+    async with FaultServer([read, send(HI), send(reply(b"evil")), hang], [serve(HI)]) as server:
+        response = await pool.send(origin_of(server), ask())
+        await asyncio.sleep(0.05)
+        assert await read_all(response) == b"hi"
+        await response.aclose()
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 2
+
+
+async def test_a_response_given_up_half_read_ends_the_connection(pool: UpstreamPool) -> None:
+    async with FaultServer([read, send(STREAM + b"some"), hang], [serve(HI)]) as server:
+        response = await pool.send(origin_of(server), ask())
+        await response.read()
+        await response.aclose()
+        await left(server.peers[0])
+        assert await call(pool, server) == b"hi"
+
+
+async def test_a_response_whole_but_unread_keeps_the_connection(pool: UpstreamPool) -> None:
+    async with FaultServer([serve(HI)]) as server:
+        response = await pool.send(origin_of(server), ask())
+        await response.aclose()
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 1
+
+
+async def test_a_call_that_is_cancelled_ends_its_connection(pool: UpstreamPool) -> None:
+    async with FaultServer([read, hang]) as server:
+        task = asyncio.create_task(call(pool, server, ask_with(parts(b"x"))))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await left(server.peers[0])
+
+
+async def test_after_close_nothing_is_kept(pool: UpstreamPool) -> None:
+    async with FaultServer([serve(HI)]) as server:
+        await call(pool, server)
+        response = await pool.send(origin_of(server), ask())
+        pool.close()
+        assert await read_all(response) == b"hi"
+        await response.aclose()
+        await left(server.peers[0])
+
+
+async def test_idle_connections_are_closed_in_time() -> None:
+    pool = UpstreamPool(idle_s=0.1)
+    async with FaultServer([serve(HI)]) as server:
+        await asyncio.gather(call(pool, server), call(pool, server))
+        await asyncio.gather(*(left(peer) for peer in server.peers))
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 3
+    pool.close()
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # the other's clock is too coarse for this
+async def test_the_sweep_leaves_what_is_young() -> None:
+    pool = UpstreamPool(idle_s=0.3)
+    async with FaultServer([serve(HI)]) as server:
+        old, young = [await pool.send(origin_of(server), ask()) for _ in range(2)]
+        await old.aclose()
+        await asyncio.sleep(0.2)
+        await young.aclose()
+        await left(server.peers[0])
+        assert not server.peers[1].gone.is_set()
+        await left(server.peers[1])
+    pool.close()
+
+
+async def test_a_connection_idle_for_too_long_is_not_taken_before_it_is_swept() -> None:
+    pool = UpstreamPool(idle_s=0)
+    async with FaultServer([serve(HI)]) as server:
+        first = await pool.send(origin_of(server), ask())
+        await read_all(first)
+        await first.aclose()
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 2
+    pool.close()
+
+
+# ---------------------------------------------------------------- kept connections that have died
+
+
+@pytest.mark.parametrize("end", [[reset], [half_close], [half_close, hang]])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
+async def test_an_idempotent_call_is_sent_once_more(pool: UpstreamPool, method: str, end: list[Step]) -> None:
+    async with FaultServer(
+        [read, send(HI), read, *end], [read, send(OK + b"Content-Length: 0\r\n\r\n"), hang]
+    ) as server:
+        await call(pool, server)
+        assert await call(pool, server, ask(method, "/again")) == b""
+        assert server.connections == 2
+        assert server.peers[1].received == ask(method, "/again").head
+
+
+async def test_it_is_not_sent_a_third_time(pool: UpstreamPool) -> None:
+    async with FaultServer([read, send(HI), read, reset], [read, reset]) as server:
+        await call(pool, server)
+        with pytest.raises(UpstreamClosed):
+            await call(pool, server)
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        lambda: ask("PATCH"),
+        lambda: ask("POST"),
+        lambda: ask("LOCK"),
+        lambda: ask_with(parts(b"abc"), 3),
+        lambda: ask_with(parts(b"abc"), 3, "PUT"),
+        lambda: ask_with(parts(b"abc"), None, "GET"),
+    ],
+)
+async def test_any_other_call_is_not_sent_again(
+    pool: UpstreamPool, request_: Callable[[], UpstreamRequest]
+) -> None:
+    async with FaultServer([read, send(HI), read, reset], [serve(HI)]) as server:
+        await call(pool, server)
+        with pytest.raises(UpstreamClosed):
+            await call(pool, server, request_())
+        assert server.connections == 1
+
+
+async def test_one_byte_of_an_answer_and_nothing_is_sent_again(pool: UpstreamPool) -> None:
+    async with FaultServer([read, send(HI), read, send(b"H"), pause(0.02), reset], [serve(HI)]) as server:
+        await call(pool, server)
+        with pytest.raises(UpstreamError) as caught:
+            await call(pool, server)
+        assert type(caught.value) is UpstreamError
+        assert server.connections == 1
+
+
+async def test_a_kept_connection_known_to_be_closed_is_not_tried(pool: UpstreamPool) -> None:
+    async with FaultServer([read, send(HI)], [serve(HI)]) as server:
+        await call(pool, server)
+        await asyncio.sleep(0.05)
+        assert await call(pool, server, ask("POST")) == b"hi"
+        assert server.connections == 2
+
+
+# ---------------------------------------------------------------- request bodies
+
+
+async def test_bodies_on_the_wire(pool: UpstreamPool) -> None:
+    async with FaultServer([serve(HI)]) as server:
+        await call(pool, server, ask_with(parts(b"abc", b"de"), 5))
+        await call(pool, server, ask_with(parts(b"abc", b"x" * 17)))
+        await call(pool, server, ask_with(parts()))
+        assert server.connections == 1
+    wire = b"".join(server.requests)
+    assert wire.endswith(
+        b"Content-Length: 5\r\n\r\nabcde"
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3\r\nabc\r\n11\r\n" + b"x" * 17 + b"\r\n0\r\n\r\n"
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    )
+
+
+async def test_an_upstream_that_does_not_read_holds_the_client_back(pool: UpstreamPool) -> None:
+    given = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal given
+        while given < 256 * MiB:
+            given += 65536
+            yield b"x" * 65536
+
+    async with FaultServer([read_head, stall], receive_buffer=65536) as server:
+        task = asyncio.create_task(call(pool, server, ask_with(endless())))
+        await asyncio.sleep(0.3)
+        taken = given
+        assert taken < 16 * MiB  # what the kernel's buffers hold, and little more
+        await asyncio.sleep(0.1)
+        assert given == taken
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_an_early_answer_while_the_body_is_being_sent(pool: UpstreamPool) -> None:
+    """The upstream would take the next request for the rest of this body."""
+    never = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        await never.wait()
+
+    async with FaultServer([read_head, send(HI), hang], [serve(HI)]) as server:
+        assert await call(pool, server, ask_with(slow())) == b"hi"
+        await left(server.peers[0])
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 2
+        assert server.peers[0].received.endswith(b"1\r\nx\r\n")
+
+
+@pytest.mark.parametrize("problem", [ConnectionResetError, ConnectionError, ValueError])
+async def test_an_early_answer_and_a_client_that_leaves_before_its_body_is_whole(
+    pool: UpstreamPool, problem: type[Exception]
+) -> None:
+    """The sender has ended, but the message has not: the connection is in the middle of a body."""
+    leave = asyncio.Event()
+
+    async def cut() -> AsyncIterator[bytes]:
+        yield b"x"
+        await leave.wait()
+        raise problem
+
+    async with FaultServer([read_head, send(HI), hang], [serve(HI)]) as server:
+        response = await pool.send(origin_of(server), ask_with(cut(), 1000))
+        leave.set()
+        await asyncio.sleep(0.05)
+        await response.aclose()
+        await left(server.peers[0])
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("problem", [ConnectionResetError, ValueError, RuntimeError])
+async def test_a_body_that_cannot_be_finished_is_an_error_of_the_client(
+    pool: UpstreamPool, problem: type[Exception]
+) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise problem
+
+    async with FaultServer([read, hang]) as server:
+        with pytest.raises(BodyError):
+            await call(pool, server, ask_with(broken()))
+        await left(server.peers[0])
+    assert server.requests == []
+    assert server.peers[0].received.endswith(b"1\r\nx\r\n")
+
+
+async def test_a_body_that_breaks_after_the_head_of_the_answer(pool: UpstreamPool) -> None:
+    leave = asyncio.Event()
+
+    async def cut() -> AsyncIterator[bytes]:
+        yield b"x"
+        await leave.wait()
+        raise ValueError
+
+    async with FaultServer([read_head, send(STREAM + b"some"), hang]) as server:
+        response = await pool.send(origin_of(server), ask_with(cut()))
+        assert await response.read() == b"some"
+        leave.set()
+        with pytest.raises(UpstreamError):
+            await response.read()
+        await response.aclose()
+        await left(server.peers[0])
+
+
+@pytest.mark.parametrize("steps", [[read_head, reset], [read_head, pause(0.05), reset]])
+async def test_an_upstream_that_leaves_while_it_is_being_sent_to(
+    pool: UpstreamPool, steps: list[Step]
+) -> None:
+    async def long() -> AsyncIterator[bytes]:
+        for _ in range(512):
+            yield b"x" * 65536
+            await asyncio.sleep(0)
+
+    async with FaultServer(steps, receive_buffer=65536) as server:
+        with pytest.raises(UpstreamClosed):
+            await call(pool, server, ask_with(long()))
+
+
+async def test_a_body_that_goes_on_after_the_upstream_has_left(pool: UpstreamPool) -> None:
+    """Its sender ends by itself, and the client's side is not blamed."""
+    go = asyncio.Event()
+
+    async def waiting() -> AsyncIterator[bytes]:
+        yield b"x"
+        await go.wait()
+        yield b"y"
+
+    async with FaultServer([read_head, send(HI)]) as server:
+        response = await pool.send(origin_of(server), ask_with(waiting()))
+        assert await read_all(response) == b"hi"
+        await asyncio.sleep(0.05)
+        go.set()
+        await asyncio.sleep(0.02)
+        await response.aclose()
+
+
+async def test_giving_up_waits_for_the_sender(pool: UpstreamPool) -> None:
+    """After `aclose` nobody reads the client's body any more: a replay may begin."""
+    ended = False
+
+    async def slow() -> AsyncIterator[bytes]:
+        nonlocal ended
+        try:
+            yield b"x"
+            await asyncio.Event().wait()
+        finally:
+            ended = True
+
+    async with FaultServer([read_head, send(reply(b"", "401 No")), hang]) as server:
+        response = await pool.send(origin_of(server), ask_with(slow()))
+        assert not ended
+        await response.aclose()
+        assert ended
+
+
+# ---------------------------------------------------------------- connecting
+
+
+async def test_nobody_listens(pool: UpstreamPool) -> None:
+    with pytest.raises(UpstreamError, match=r"127\.0\.0\.1:\d+ cannot be connected to") as caught:
+        await pool.send(Origin("http", "127.0.0.1", refused_port()), ask())
+    assert type(caught.value) is UpstreamError
+
+
+@pytest.mark.parametrize("host", ["no.such.name.invalid", "a..b", "x" * 70])
+async def test_a_name_that_nobody_knows(pool: UpstreamPool, host: str) -> None:
+    with pytest.raises(UpstreamError):
+        await pool.send(Origin("http", host, 80), ask())
+
+
+async def test_an_upstream_that_does_not_accept() -> None:
+    pool = UpstreamPool(connect_s=0.2)
+    with closing(socket.socket()) as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex(full.getsockname())
+        with pytest.raises(UpstreamTimeout, match="did not accept a connection in time"):
+            await pool.send(Origin("http", "127.0.0.1", full.getsockname()[1]), ask())
+        for sock in waiting:
+            sock.close()
+    pool.close()
+
+
+async def test_the_next_address_of_a_name_is_tried(pool: UpstreamPool) -> None:
+    """`localhost` may be ::1 first, where nobody listens."""
+    async with FaultServer([serve(HI)]) as server:
+        response = await pool.send(Origin("http", "localhost", server.port), ask())
+        assert await read_all(response) == b"hi"
+        await response.aclose()
+
+
+# ---------------------------------------------------------------- TLS
+
+
+def make_certificate(folder: Path, names: str) -> tuple[Path, ssl.SSLContext]:
+    """A self-signed certificate for `names`, and a server's context with it."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=test",
+         "-addext", f"subjectAltName={names}"],
+        check=True, capture_output=True, env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return certificate, context
+
+
+class TlsServer:
+    """Sends `answer` to one connection after another over TLS, and ends without a closure alert, in a thread."""
+
+    def __init__(self, context: ssl.SSLContext, answer: bytes) -> None:
+        self._context = context
+        self._answer = answer
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve)
+        self.port: int = self._socket.getsockname()[1]
+        self.requests: list[bytes] = []
+        self.names: list[str | None] = []
+
+    def __enter__(self) -> Self:
+        self._context.sni_callback = lambda _, name, __: self.names.append(name)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(10)
+
+    def _serve(self) -> None:
+        for _ in range(10):
+            try:
+                raw, _ = self._socket.accept()
+            except OSError:
+                return
+            raw.settimeout(5)
+            try:
+                with self._context.wrap_socket(raw, server_side=True) as sock:
+                    self.requests.append(sock.recv(65536))
+                    sock.sendall(self._answer)
+            except OSError:
+                raw.close()
+
+
+@pytest.fixture(scope="module")
+def for_localhost(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    return make_certificate(tmp_path_factory.mktemp("tls"), "DNS:localhost,IP:127.0.0.1")
+
+
+async def test_a_certificate_that_is_trusted(for_localhost: tuple[Path, ssl.SSLContext]) -> None:
+    certificate, context = for_localhost
+    pool = UpstreamPool(tls=ssl.create_default_context(cafile=certificate))
+    with TlsServer(context, HI) as server:
+        for host in ("localhost", "127.0.0.1"):
+            response = await pool.send(Origin("https", host, server.port), ask())
+            assert await read_all(response) == b"hi"
+            await response.aclose()
+    assert server.requests == [ask().head] * 2
+    assert server.names == ["localhost", None]
+    pool.close()
+
+
+async def test_a_certificate_that_nobody_vouches_for(
+    pool: UpstreamPool, for_localhost: tuple[Path, ssl.SSLContext]
+) -> None:
+    with TlsServer(for_localhost[1], HI) as server:
+        for _ in range(2):
+            with pytest.raises(UpstreamError, match="no certificate that can be trusted"):
+                await pool.send(Origin("https", "localhost", server.port), ask())
+    assert server.requests == []
+
+
+async def test_a_certificate_for_another_name(tmp_path: Path) -> None:
+    certificate, context = make_certificate(tmp_path, "DNS:other.example")
+    pool = UpstreamPool(tls=ssl.create_default_context(cafile=certificate))
+    with (
+        TlsServer(context, HI) as server,
+        pytest.raises(UpstreamError, match="no certificate that can be trusted"),
+    ):
+        await pool.send(Origin("https", "localhost", server.port), ask())
+    assert server.requests == []
+    pool.close()
+
+
+async def test_tls_asked_of_a_server_that_does_not_speak_it(pool: UpstreamPool) -> None:
+    async with FaultServer([send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), hang]) as server:
+        with pytest.raises(UpstreamError):
+            await pool.send(Origin("https", "127.0.0.1", server.port), ask())
+    assert server.requests == []
+
+
+async def test_tls_with_a_server_that_says_nothing() -> None:
+    pool = UpstreamPool(connect_s=0.2)
+    async with FaultServer([hang]) as server:
+        with pytest.raises(UpstreamTimeout):
+            await pool.send(Origin("https", "127.0.0.1", server.port), ask())
+        await left(server.peers[0])
+    pool.close()
+
+
+async def test_the_end_without_a_closure_alert_is_not_the_end_of_a_body(
+    for_localhost: tuple[Path, ssl.SSLContext],
+) -> None:
+    """A body that only the connection's end delimits is out of reach: event loops do not tell the two ends apart."""
+    certificate, context = for_localhost
+    pool = UpstreamPool(tls=ssl.create_default_context(cafile=certificate))
+    with TlsServer(context, STREAM + b"short") as server:
+        response = await pool.send(Origin("https", "localhost", server.port), ask())
+        with pytest.raises(UpstreamError):
+            await read_all(response)
+        await response.aclose()
+    pool.close()

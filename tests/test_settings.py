@@ -1,0 +1,778 @@
+"""Settings: what each source means, which wins, and the line for everything that can be wrong."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from bearerd.core.accounts import (
+    Account,
+    ClientAuth,
+    CommandSource,
+    FileSource,
+    Grant,
+    OAuthSource,
+    StaticSource,
+)
+from bearerd.core.configuration import Configuration, Limits, Listen, Logging
+from bearerd.core.redaction import Secret
+from bearerd.core.targets import parse_route
+from bearerd.errors import ConfigError, NotConfigured
+from bearerd.settings import Loaded, default_path, load
+from bearerd.settings.model import NAMED, SINGLE
+from bearerd.settings.sources import variable_name
+
+STATIC = '[accounts.work]\ntoken = "t0ken"\n'
+ROOT = '[routes."/"]\nupstream = "https://api.example.com/v1"\n'
+CLIENT = """\
+[accounts.work]
+grant = "client_credentials"
+issuer = "https://login.example.com"
+client_id = "cli"
+"""
+SECRET = 'client_secret = "s3cret"\n'
+NOTHING: Mapping[str, str] = {}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with files that settings name."""
+    (tmp_path / "secret").write_text("from-file\n")
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "two-lines").write_text("one\ntwo\n")
+    (tmp_path / "latin-1").write_bytes(b"caf\xe9")
+    (tmp_path / "large").write_bytes(b"a" * 65537)
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+def read(folder: Path, text: str, environ: Mapping[str, str] = NOTHING, **flags: object) -> Loaded:
+    path = folder / "bearerd.toml"
+    path.write_text(text)
+    path.chmod(0o600)
+    return load(path, flags, environ)
+
+
+def configure(
+    folder: Path, text: str, environ: Mapping[str, str] = NOTHING, **flags: object
+) -> Configuration:
+    return read(folder, text, environ, **flags).configuration
+
+
+def refuse(folder: Path, text: str, environ: Mapping[str, str] = NOTHING, **flags: object) -> str:
+    """The text of the error, with the folder's path taken out."""
+    with pytest.raises(ConfigError) as caught:
+        read(folder, text, environ, **flags)
+    return str(caught.value).replace(f"{folder}{os.sep}", "")
+
+
+def test_the_least_configuration(folder: Path) -> None:
+    assert configure(folder, STATIC + ROOT) == Configuration(
+        accounts={"work": Account("work", StaticSource(Secret("t0ken")))},
+        routes=(parse_route("/", "https://api.example.com/v1", "work"),),
+        listen=Listen(),
+        limits=Limits(),
+        log=Logging(),
+    )
+
+
+def source_of(folder: Path, text: str, environ: Mapping[str, str] = NOTHING) -> object:
+    return configure(folder, text + ROOT, environ).accounts["work"].source
+
+
+def test_every_setting_is_taken_over(folder: Path) -> None:
+    text = """
+        [listen]
+        port = 0
+        hosts = ["127.0.0.2", "0:0:0:0:0:0:0:1"]
+        allowed_hosts = ["API.test", "api.test:8080", "[fd00::1]:80"]
+        [limits]
+        replay_body = "64KiB"
+        replay_total = 10_000_000
+        [log]
+        level = "debug"
+        format = "json"
+        access = false
+    """
+    found = configure(folder, text + STATIC + ROOT)
+    assert found.listen == Listen(
+        ("127.0.0.2", "::1"), 0, frozenset({"api.test", "api.test:8080", "[fd00::1]:80"})
+    )
+    assert found.limits == Limits(65_536, 10_000_000)
+    assert found.log == Logging("debug", "json", access=False)
+
+
+def test_a_client_with_a_secret(folder: Path) -> None:
+    text = (
+        CLIENT + SECRET + 'scopes = ["a", "b:c"]\naudience = "aud"\nresource = "https://api.example.com/"\n'
+    )
+    assert source_of(folder, text) == OAuthSource(
+        grant=Grant.CLIENT_CREDENTIALS,
+        client_id="cli",
+        client_auth=ClientAuth.BASIC,
+        client_secret=Secret("s3cret"),
+        issuer="https://login.example.com",
+        scopes=("a", "b:c"),
+        audience="aud",
+        resource="https://api.example.com/",
+    )
+
+
+def test_a_public_client_with_a_refresh_token(folder: Path) -> None:
+    text = """
+        [accounts.work]
+        token_endpoint = "http://127.0.0.1:8080/token"
+        client_id = "cli"
+        refresh_token = "r3fresh"
+    """
+    assert source_of(folder, text) == OAuthSource(
+        grant=Grant.REFRESH_TOKEN,
+        client_id="cli",
+        client_auth=ClientAuth.NONE,
+        token_endpoint="http://127.0.0.1:8080/token",
+        refresh_token=Secret("r3fresh"),
+    )
+
+
+def test_secrets_from_files_beside_the_configuration(folder: Path) -> None:
+    text = CLIENT.replace("client_credentials", "refresh_token")
+    source = source_of(folder, text + 'client_secret_file = "secret"\nrefresh_token_file = "secret"\n')
+    assert isinstance(source, OAuthSource)
+    assert source.client_secret == source.refresh_token == Secret("from-file")
+
+
+def test_a_secret_file_named_by_a_variable_starts_at_the_working_folder(folder: Path) -> None:
+    place = os.path.relpath(folder / "secret")
+    source = source_of(folder, CLIENT, {"BEARERD_ACCOUNTS__WORK__CLIENT_SECRET_FILE": place})
+    assert isinstance(source, OAuthSource)
+    assert source.client_secret == Secret("from-file")
+
+
+def test_a_client_without_a_secret_says_so(folder: Path) -> None:
+    source = source_of(folder, CLIENT + 'client_auth = "none"\n')
+    assert isinstance(source, OAuthSource)
+    assert source.client_auth is ClientAuth.NONE
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("30", 30.0), ("1.5", 1.5), ('"500ms"', 0.5), ('"30s"', 30.0), ('"5 m"', 300.0), ('"2h"', 7200.0)],
+)
+def test_durations(folder: Path, written: str, seconds: float) -> None:
+    text = f'[accounts.work]\ncommand = ["tool", "a b"]\ncommand_timeout = {written}\n'
+    assert source_of(folder, text) == CommandSource(("tool", "a b"), seconds)
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [("0", 0), ('"512B"', 512), ('"64KiB"', 65_536), ('"1 KB"', 1000), ('"1MB"', 10**6), ('"2MiB"', 2 << 20)],
+)
+def test_sizes(folder: Path, written: str, size: int) -> None:
+    assert (
+        configure(folder, STATIC + ROOT + f"[limits]\nreplay_body = {written}\n").limits.replay_body == size
+    )
+
+
+def test_a_token_file_is_named_and_not_read(folder: Path) -> None:
+    assert source_of(folder, '[accounts.work]\ntoken_file = "latin-1"\n') == FileSource(
+        str(folder / "latin-1")
+    )
+
+
+def test_a_descriptor_needs_no_file(folder: Path) -> None:
+    assert source_of(folder, '[accounts.work]\ntoken_file = "fd:3"\n') == FileSource("fd:3")
+
+
+def test_the_home_folder_in_a_path(folder: Path) -> None:
+    assert "~" not in refuse(folder, '[accounts.work]\ntoken_file = "~/no/such/file"\n' + ROOT)
+
+
+def test_a_mark_of_byte_order_is_no_part_of_the_file(folder: Path) -> None:
+    assert configure(folder, "\ufeff" + STATIC + ROOT).accounts
+
+
+def test_routes_come_longest_first_and_take_the_only_account(folder: Path) -> None:
+    text = STATIC + ROOT + '[routes."/svc/"]\nupstream = "https://svc.example.com"\n'
+    found = configure(folder, text).routes
+    assert [(route.name, route.account) for route in found] == [("/svc", "work"), ("/", "work")]
+
+
+def test_flag_beats_environment_beats_file_beats_default(folder: Path) -> None:
+    text = STATIC + ROOT + '[listen]\nport = 1\n[log]\nlevel = "error"\n'
+    environ = {"BEARERD_LISTEN__PORT": "2", "bearerd_log__format": "json"}
+    found = configure(folder, text, environ, port=3)
+    assert (found.listen.port, found.log.level, found.log.format) == (3, "error", "json")
+    assert configure(folder, text, environ).listen.port == 2
+    assert configure(folder, text, log_level="debug").log.level == "debug"
+    assert configure(folder, text).listen.port == 1
+
+
+@pytest.mark.parametrize(
+    "written", ["127.0.0.1,127.0.0.2", ' ["127.0.0.1", "127.0.0.2"]', "127.0.0.1, 127.0.0.2,"]
+)
+def test_lists_in_the_environment(folder: Path, written: str) -> None:
+    found = configure(folder, STATIC + ROOT, {"BEARERD_LISTEN__HOSTS": written})
+    assert found.listen.hosts == ("127.0.0.1", "127.0.0.2")
+
+
+@pytest.mark.parametrize(("written", "access"), [("true", True), ("No", False), ("1", True), ("0", False)])
+def test_booleans_in_the_environment(folder: Path, written: str, access: bool) -> None:
+    assert configure(folder, STATIC + ROOT, {"BEARERD_LOG__ACCESS": written}).log.access is access
+
+
+def test_the_environment_alone() -> None:
+    environ = {
+        "BEARERD_ACCOUNTS__WORK__COMMAND": '["tool", "a,b"]',
+        "BEARERD_ACCOUNTS__WORK__COMMAND_TIMEOUT": "5s",
+        "BEARERD_ROUTES__/__UPSTREAM": "https://api.example.com",
+        "BEARERD_ROUTES__/Svc__v1/__UPSTREAM": "https://svc.example.com",
+        "BEARERD_LIMITS__REPLAY_BODY": "4096",
+        "BEARERD_SERVICE_HOST": "10.0.0.1",
+        "BEARERD_PORT": "tcp://10.0.0.1:6750",
+        "BEARERD_PORT_6750_TCP_ADDR": "10.0.0.1",
+        "PATH": "/bin",
+    }
+    found = load(None, {}, environ | {"BEARERD_CONFIG": os.devnull}).configuration
+    assert found.accounts["work"].source == CommandSource(("tool", "a,b"), 5.0)
+    assert [route.name for route in found.routes] == ["/Svc__v1", "/"]
+    assert found.limits.replay_body == 4096
+
+
+def test_a_variable_means_the_route_of_the_file(folder: Path) -> None:
+    text = STATIC + '[routes."/svc/"]\nupstream = "https://one.example.com"\n'
+    found = configure(folder, text, {"BEARERD_ROUTES__/svc__UPSTREAM": "https://two.example.com"})
+    assert [str(route.origin) for route in found.routes] == ["https://two.example.com"]
+
+
+@pytest.mark.parametrize("by_flag", [True, False])
+def test_upstreams_by_flag_or_variable(folder: Path, by_flag: bool) -> None:
+    text = STATIC + '[accounts.other]\ntoken = "other"\n' + ROOT + 'account = "other"\n'
+    items = ("https://new.example.com", "/svc=https://svc.example.com/a=b")
+    environ = {} if by_flag else {"BEARERD_UPSTREAM": ", ".join(items)}
+    text += '[routes."/svc/"]\nupstream = "https://old.example.com"\naccount = "work"\n'
+    found = configure(folder, text, environ, **({"upstream": items} if by_flag else {}))
+    assert found.routes == (
+        parse_route("/svc/", "https://svc.example.com/a=b", "work"),
+        parse_route("/", "https://new.example.com", "other"),
+    )
+
+
+def test_a_flag_beats_the_variable_of_the_same_upstream(folder: Path) -> None:
+    environ = {"BEARERD_UPSTREAM": "https://variable.example.com"}
+    found = configure(folder, STATIC, environ, upstream=("https://flag.example.com",))
+    assert [str(route.origin) for route in found.routes] == ["https://flag.example.com"]
+
+
+BAD: dict[str, tuple[str, str]] = {
+    "no routes": (STATIC, 'no routes: add [routes."/"] with an upstream, or give one with --upstream'),
+    "missing upstream": (
+        STATIC + '[routes."/"]\n',
+        'routes."/".upstream: is missing; write it like "https://api.example.com/v1"',
+    ),
+    "no URL": (
+        STATIC + '[routes."/"]\nupstream = "api.example.com"\n',
+        'routes."/".upstream: is not an http or https URL; write it like https://api.example.com/v1',
+    ),
+    "bad bracket": (
+        STATIC + '[routes."/"]\nupstream = "https://[canary"\n',
+        'routes."/".upstream: is not a URL; write it like https://api.example.com',
+    ),
+    "user name in a URL": (
+        STATIC + '[routes."/"]\nupstream = "https://me:canary@api.example.com"\n',
+        'routes."/".upstream: has a user name in it; take out everything before the @',
+    ),
+    "unknown account": (
+        STATIC + ROOT + 'account = "wrok"\n',
+        "routes.\"/\".account: 'wrok' is not an account; did you mean 'work'?",
+    ),
+    "unknown account, none like it": (
+        STATIC + ROOT + 'account = "zzz"\n',
+        "routes.\"/\".account: 'zzz' is not an account; add [accounts.zzz]",
+    ),
+    "which account": (
+        STATIC + '[accounts.other]\ntoken = "x"\n' + ROOT,
+        'routes."/".account: is missing; write one of work, other',
+    ),
+    "no account": (ROOT, 'routes."/".account: is missing, and there is no account; add [accounts.NAME]'),
+    "same route twice": (
+        STATIC + '[routes."/a/"]\nupstream = "https://x"\n[routes."/a"]\nupstream = "https://y"\n',
+        'routes."/a": is the same route as one above; keep one of them',
+    ),
+    "bad prefix": (
+        STATIC + "[routes.svc]\n" + 'upstream = "https://x"\n',
+        "routes.svc: does not begin with a slash; write it like /service/",
+    ),
+    "unknown section": (STATIC + ROOT + "[limit]\n", "limit: unknown setting; did you mean 'limits'?"),
+    "unknown key": (
+        STATIC + ROOT + "[listen]\nprot = 1\n",
+        "listen.prot: unknown setting; did you mean 'port'?",
+    ),
+    "unknown key of an account": (
+        STATIC + 'cleint_id = "x"\n' + ROOT,
+        "accounts.work.cleint_id: unknown setting; did you mean 'client_id'?",
+    ),
+    "unknown key, none like it": (
+        STATIC + ROOT + "zzz = 1\n",
+        'routes."/".zzz: unknown setting; take it out, or see docs/configuration.md',
+    ),
+    "key of another section": (
+        "port = 1\n" + STATIC + ROOT,
+        "port: unknown setting; it belongs in [listen]",
+    ),
+    "key of a named section": (
+        STATIC + ROOT + 'client_id = "x"\n',
+        'routes."/".client_id: unknown setting; it belongs in [accounts.NAME]',
+    ),
+    "control characters in a key": (
+        STATIC + ROOT + '"a\\nb\\u001b" = 1\n',
+        'routes."/"."a\\nb\\u001b": unknown setting; take it out, or see docs/configuration.md',
+    ),
+    "section that is no table": (
+        "listen = 1\n" + STATIC,
+        "listen: is not a table; write [listen] above its keys",
+    ),
+    "named section that is no table": (
+        "accounts = 1\n" + ROOT,
+        "accounts: is not a table; write [accounts] above its keys",
+    ),
+    "account that is no table": (
+        "accounts.work = 1\n" + ROOT,
+        "accounts.work: is not a table; write [accounts.work] above its keys",
+    ),
+    "account name": (
+        STATIC.replace("work", "Work") + ROOT,
+        "accounts.Work: is not an account name; use a-z, 0-9, dot, dash and single underscores",
+    ),
+    "account name with two underscores": (
+        STATIC.replace("work", "a__b") + ROOT,
+        "accounts.a__b: is not an account name; use a-z, 0-9, dot, dash and single underscores",
+    ),
+    "port out of range": (
+        STATIC + ROOT + "[listen]\nport = 65536\n",
+        "listen.port: is not a port; write a number from 0 to 65535",
+    ),
+    "port that is text": (
+        STATIC + ROOT + '[listen]\nport = "6750"\n',
+        "listen.port: is not a whole number; write it in digits, without quotes",
+    ),
+    "host that is text": (
+        STATIC + ROOT + '[listen]\nhosts = "::1"\n',
+        'listen.hosts: is not a list; write it like ["first", "second"]',
+    ),
+    "no host": (
+        STATIC + ROOT + "[listen]\nhosts = []\n",
+        "listen.hosts: is empty; give it an element or take it out",
+    ),
+    "host that is a number": (
+        STATIC + ROOT + "[listen]\nhosts = [1]\n",
+        "listen.hosts[0]: is not text; put it in quotes",
+    ),
+    "level": (
+        STATIC + ROOT + '[log]\nlevel = "wraning"\n',
+        "log.level: is not one of debug, info, warning, error; did you mean 'warning'?",
+    ),
+    "format": (
+        STATIC + ROOT + "[log]\nformat = 1\n",
+        "log.format: is not one of auto, console, json; choose one of them",
+    ),
+    "access": (
+        STATIC + ROOT + '[log]\naccess = "yes"\n',
+        "log.access: is neither true nor false; write one of them, without quotes",
+    ),
+    "body larger than total": (
+        STATIC + ROOT + '[limits]\nreplay_total = "1KiB"\n',
+        "limits.replay_body: is more than limits.replay_total; make it smaller, or that one larger",
+    ),
+    "no grant": (
+        '[accounts.work]\nissuer = "https://x"\nclient_id = "x"\n' + ROOT,
+        (
+            "accounts.work.grant: is missing; write one of client_credentials, refresh_token, command, file, static "
+            "(interactive login is not in this version yet)"
+        ),
+    ),
+    "grant": (
+        CLIENT.replace("client_credentials", "client_credential") + SECRET + ROOT,
+        (
+            "accounts.work.grant: is not one of client_credentials, refresh_token, command, file, static; "
+            "did you mean 'client_credentials'?"
+        ),
+    ),
+    "two tokens": (
+        STATIC + 'token_file = "fd:3"\n' + ROOT,
+        "accounts.work.token: is set, and so is token_file; keep one of them",
+    ),
+    "both twins": (
+        CLIENT + SECRET + 'client_secret_file = "secret"\n' + ROOT,
+        "accounts.work.client_secret: is set, and so is client_secret_file; keep one of them",
+    ),
+    "issuer and endpoint": (
+        CLIENT + SECRET + 'token_endpoint = "https://x"\n' + ROOT,
+        "accounts.work.issuer: is set, and so is token_endpoint; keep one of them",
+    ),
+    "key of another grant": (
+        STATIC + 'client_id = "x"\n' + ROOT,
+        'accounts.work.client_id: does not belong to grant = "static"; take it out or choose another grant',
+    ),
+    "grant without its key": (
+        '[accounts.work]\ngrant = "file"\n' + ROOT,
+        'accounts.work.token_file: is missing; grant = "file" needs it',
+    ),
+    "no issuer": (
+        CLIENT.replace('issuer = "https://login.example.com"\n', "") + SECRET + ROOT,
+        "accounts.work.issuer: is missing; set it, or token_endpoint where the server has no metadata",
+    ),
+    "no client_id": (
+        CLIENT.replace('client_id = "cli"\n', "") + SECRET + ROOT,
+        "accounts.work.client_id: is missing; set it to what the authorization server calls this client",
+    ),
+    "no refresh token": (
+        CLIENT.replace("client_credentials", "refresh_token") + ROOT,
+        "accounts.work.refresh_token: is missing; set it or refresh_token_file",
+    ),
+    "no secret": (
+        CLIENT + ROOT,
+        'accounts.work.client_secret: is missing; set it or client_secret_file, or client_auth = "none"',
+    ),
+    "authentication without a secret": (
+        CLIENT + 'client_auth = "client_secret_post"\n' + ROOT,
+        "accounts.work.client_auth: needs a secret; set client_secret or client_secret_file",
+    ),
+    "secret without authentication": (
+        CLIENT + SECRET + 'client_auth = "none"\n' + ROOT,
+        'accounts.work.client_auth: is "none", but there is a client secret; take one of them out',
+    ),
+    "plain http issuer": (
+        CLIENT.replace("https:", "http:") + SECRET + ROOT,
+        "accounts.work.issuer: is plain http to another machine, which would show the secret; use https",
+    ),
+    "empty client_id": (
+        CLIENT.replace('"cli"', '""') + SECRET + ROOT,
+        "accounts.work.client_id: is empty; give it a value or take it out",
+    ),
+    "scope with a space": (
+        CLIENT + SECRET + 'scopes = ["a b"]\n' + ROOT,
+        (
+            "accounts.work.scopes[0]: is not a scope: a space, quote, backslash or non-ASCII character is in it; "
+            "write each scope as an element of its own"
+        ),
+    ),
+    "secret that is a number": (
+        CLIENT + "client_secret = 1\n" + ROOT,
+        "accounts.work.client_secret: is not text; put it in quotes",
+    ),
+    "empty secret": (
+        CLIENT + 'client_secret = ""\n' + ROOT,
+        "accounts.work.client_secret: is empty; give it a value or take it out",
+    ),
+    "token with a space": (
+        STATIC.replace("t0ken", "Bearer t0ken") + ROOT,
+        "accounts.work.token: cannot stand in a header: it has a space in it or is too long; copy only the token",
+    ),
+    "descriptor": (
+        '[accounts.work]\ntoken_file = "fd:three"\n' + ROOT,
+        "accounts.work.token_file: is not a descriptor; write it like fd:3",
+    ),
+    "missing token file": (
+        '[accounts.work]\ntoken_file = "nowhere"\n' + ROOT,
+        (
+            "accounts.work.token_file: nowhere cannot be read: no such file or directory; "
+            "mend that or name another file"
+        ),
+    ),
+    "token file that is a folder": (
+        '[accounts.work]\ntoken_file = "folder"\n' + ROOT,
+        "accounts.work.token_file: folder cannot be read: is a directory; mend that or name another file",
+    ),
+    "missing secret file": (
+        CLIENT + 'client_secret_file = "nowhere"\n' + ROOT,
+        (
+            "accounts.work.client_secret_file: nowhere cannot be read: no such file or directory; "
+            "mend that or name another file"
+        ),
+    ),
+    "secret file that is a folder": (
+        CLIENT + 'client_secret_file = "folder"\n' + ROOT,
+        (
+            "accounts.work.client_secret_file: folder cannot be read: is a directory; "
+            "mend that or name another file"
+        ),
+    ),
+    "large secret file": (
+        CLIENT + 'client_secret_file = "large"\n' + ROOT,
+        (
+            "accounts.work.client_secret_file: large cannot be read: it is larger than 64 KiB; "
+            "mend that or name another file"
+        ),
+    ),
+    "secret file that is not UTF-8": (
+        CLIENT + 'client_secret_file = "latin-1"\n' + ROOT,
+        (
+            "accounts.work.client_secret_file: latin-1 cannot be read: it is not UTF-8; "
+            "mend that or name another file"
+        ),
+    ),
+    "empty secret file": (
+        CLIENT + 'client_secret_file = "empty"\n' + ROOT,
+        "accounts.work.client_secret_file: empty is empty; give it a value or take it out",
+    ),
+    "secret file of two lines": (
+        CLIENT + 'client_secret_file = "two-lines"\n' + ROOT,
+        (
+            "accounts.work.client_secret_file: two-lines has a character other than printable ASCII; "
+            "copy it without line ends"
+        ),
+    ),
+    "no TOML": (
+        "[listen]\nport = canary\n",
+        "bearerd.toml: is not TOML: invalid value (at line 2, column 8); mend that line",
+    ),
+    "deep TOML": ("x = " + "[" * 9000, "bearerd.toml: is nested too deeply; write plain tables"),
+}
+
+
+@pytest.mark.parametrize(("text", "line"), BAD.values(), ids=BAD)
+def test_a_bad_file_is_one_line(folder: Path, text: str, line: str) -> None:
+    assert refuse(folder, text) == line
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "10.0.0.1", "localhost", "::", "::1%lo", "::ffff:127.0.0.1", "::ffff:7f00:1", ""]
+)
+def test_only_loopback_is_listened_on(folder: Path, host: str) -> None:
+    assert refuse(folder, STATIC + ROOT + f'[listen]\nhosts = ["{host}"]\n') == (
+        f"listen.hosts[0]: '{host}' is not a loopback address; bearerd listens on loopback only, "
+        "use 127.0.0.1 or ::1"
+    )
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["*.test", "http://api.test", "api.test/", "api.test:0", "api.test:99999", "a b", "", "test.", "\u212a"],
+)
+def test_allowed_hosts_are_exact(folder: Path, host: str) -> None:
+    assert refuse(folder, STATIC + ROOT + f'[listen]\nallowed_hosts = ["{host}"]\n') == (
+        f"listen.allowed_hosts[0]: '{host}' is not an exact Host value; write it like api.test or api.test:8080, "
+        "without scheme, path or wildcard"
+    )
+
+
+@pytest.mark.parametrize("written", ["0", "-1", "nan", "inf", "true", "1" * 400, '"1d"', '"25h"', '""', "[]"])
+def test_bad_durations(folder: Path, written: str) -> None:
+    text = f'[accounts.work]\ncommand = ["tool"]\ncommand_timeout = {written}\n'
+    assert refuse(folder, text + ROOT) == (
+        "accounts.work.command_timeout: is not a duration up to a day; "
+        'write seconds, or "500ms", "30s", "5m", "2h"'
+    )
+
+
+@pytest.mark.parametrize("written", ["-1", "1.5", "true", '"1 mib"', '"1TB"', '""'])
+def test_bad_sizes(folder: Path, written: str) -> None:
+    assert refuse(folder, STATIC + ROOT + f"[limits]\nreplay_body = {written}\n") == (
+        'limits.replay_body: is not a size; write bytes, or "512B", "64KiB", "10MB", "1MiB"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ('"tool --flag"', 'is not a list; write it as a list; no shell is used: ["program", "argument"]'),
+        ("[1]", 'is not a list of texts; write it like ["program", "argument"]'),
+        ("1", 'is not a list of texts; write it like ["program", "argument"]'),
+        ("[]", 'names no program; write it like ["program", "argument"]'),
+        ('[" "]', 'names no program; write it like ["program", "argument"]'),
+        ('["a", "\\u0000"]', "has a NUL character in it; take it out"),
+    ],
+)
+def test_bad_commands(folder: Path, written: str, problem: str) -> None:
+    text = f"[accounts.work]\ncommand = {written}\n"
+    assert refuse(folder, text + ROOT) == f"accounts.work.command: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("resource", "problem"),
+    [
+        ("/path", "is not an absolute URI without a fragment; write it like https://api.example.com"),
+        ("https:", "is not an absolute URI without a fragment; write it like https://api.example.com"),
+        ("https://x/#", "is not an absolute URI without a fragment; write it like https://api.example.com"),
+        ("https://x/é", "is not an absolute URI without a fragment; write it like https://api.example.com"),
+        ("https://me:canary@x/", "has a user name in it; take out everything before the @"),
+    ],
+)
+def test_bad_resources(folder: Path, resource: str, problem: str) -> None:
+    text = CLIENT + SECRET + f'resource = "{resource}"\n'
+    assert refuse(folder, text + ROOT) == f"accounts.work.resource: {problem}"
+
+
+BAD_VARIABLES = {
+    "BEARERD_LISTEN__PROT": ("1", "unknown variable; did you mean BEARERD_LISTEN__PORT?"),
+    "BEARERD_PORT": ("1", "unknown variable; did you mean BEARERD_LISTEN__PORT?"),
+    "BEARERD_CONFG": ("x", "unknown variable; did you mean BEARERD_CONFIG?"),
+    "BEARERD_LOG_LEVEL": ("debug", "unknown variable; did you mean BEARERD_LOG__LEVEL?"),
+    "BEARERD_LOG__LEVEL__X": ("debug", "unknown variable; did you mean BEARERD_LOG__LEVEL?"),
+    "BEARERD_ACOUNTS__WORK__TOKEN": ("x", "unknown variable; did you mean BEARERD_ACCOUNTS__WORK__TOKEN?"),
+    "BEARERD_ACCOUNTS__NEW__TOKE": ("x", "unknown variable; did you mean BEARERD_ACCOUNTS__NEW__TOKEN?"),
+    "BEARERD_ACCOUNTS__TOKEN": ("x", "unknown variable; did you mean BEARERD_ACCOUNTS__WORK__TOKEN?"),
+    "BEARERD_ROUTES__/__UPSTRAEM": ("x", "unknown variable; did you mean BEARERD_ROUTES__/__UPSTREAM?"),
+    "BEARERD_ZZZZZZZZZZZZZZZZZZ": ("x", "unknown variable; unset it, or see docs/configuration.md"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"), [(name, *found) for name, found in BAD_VARIABLES.items()], ids=BAD_VARIABLES
+)
+def test_a_misspelt_variable_is_an_error(folder: Path, name: str, value: str, problem: str) -> None:
+    assert refuse(folder, STATIC + ROOT, {name: value}) == f"{name}: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "setting", "problem"),
+    [
+        ("LISTEN__PORT", "x", "listen.port", "is not a whole number; write it in digits, without quotes"),
+        (
+            "LISTEN__PORT",
+            "9" * 30,
+            "listen.port",
+            "is not a whole number; write it in digits, without quotes",
+        ),
+        ("LOG__ACCESS", "x", "log.access", "is neither true nor false; write one of them, without quotes"),
+        ("LISTEN__HOSTS", "[", "listen.hosts", 'is not a list; write it like ["first", "second"]'),
+        ("LISTEN__HOSTS", "", "listen.hosts", "is empty; give it an element or take it out"),
+        ("ACCOUNTS__WORK__AUDIENCE", "\udcff", "accounts.work.audience", "is not UTF-8; write it in UTF-8"),
+        (
+            "ACCOUNTS__WORK__COMMAND",
+            "tool,canary",
+            "accounts.work.command",
+            'is not a list; write it as a list; no shell is used: ["program", "argument"]',
+        ),
+    ],
+)
+def test_a_bad_variable_is_named(folder: Path, name: str, value: str, setting: str, problem: str) -> None:
+    expected = f"{setting} (from BEARERD_{name}): {problem}"
+    assert refuse(folder, STATIC + ROOT, {f"BEARERD_{name}": value}) == expected
+
+
+def test_a_bad_flag_is_named(folder: Path) -> None:
+    upstream = ("/svc=https://me:canary@x",)
+    assert refuse(folder, STATIC, upstream=upstream) == (
+        'routes."/svc".upstream (from --upstream): has a user name in it; take out everything before the @'
+    )
+    assert refuse(folder, STATIC, log_level="x") == (
+        "log.level (from --log-level): is not one of debug, info, warning, error; choose one of them"
+    )
+
+
+def test_a_route_twice_on_the_command_line(folder: Path) -> None:
+    upstream = ("/a=https://x", "/a/=https://y")
+    assert (
+        refuse(folder, STATIC, upstream=upstream) == "--upstream: names the route /a/ twice; keep one of them"
+    )
+
+
+def test_all_problems_come_at_once(folder: Path) -> None:
+    text = '[listen]\nport = 70000\nprot = 1\n[accounts.work]\nissuer = "x"\n'
+    assert len(refuse(folder, text, {"BEARERD_X": "1"}).splitlines()) == 4
+    assert len(refuse(folder, '[accounts.work]\ngrant = "client_credentials"\n').splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("nowhere", "no such file or directory"),
+        ("folder", "is a directory"),
+        ("latin-1", "it is not UTF-8"),
+        ("huge", "it is larger than 1024 KiB"),
+    ],
+)
+def test_a_file_that_cannot_be_read(folder: Path, name: str, why: str) -> None:
+    (folder / "huge").write_bytes(b"#" * ((1 << 20) + 1))
+    path = folder / name
+    expected = f"{path}: cannot be read: {why}; mend that or name another file with -c"
+    for options in ((path, NOTHING), (None, {"Bearerd_Config": str(path)})):
+        with pytest.raises(ConfigError) as caught:
+            load(options[0], {}, options[1])
+        assert str(caught.value) == expected
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+@pytest.mark.parametrize("key", ["client_secret_file", "token_file"])
+def test_permission_denied(folder: Path, key: str) -> None:
+    (folder / "secret").chmod(0)
+    table = CLIENT if key == "client_secret_file" else "[accounts.work]\n"
+    assert refuse(folder, f'{table}{key} = "secret"\n{ROOT}') == (
+        f"accounts.work.{key}: secret cannot be read: permission denied; mend that or name another file"
+    )
+
+
+def test_the_file_named_on_the_command_line_beats_the_variable(folder: Path) -> None:
+    environ = {"BEARERD_CONFIG": str(folder / "nowhere")}
+    assert read(folder, STATIC + ROOT, environ).path == folder / "bearerd.toml"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path
+
+
+def test_the_default_file(home: Path) -> None:
+    assert default_path().name == "bearerd.toml"
+    assert default_path().is_relative_to(home)
+    default_path().parent.mkdir(parents=True)
+    default_path().write_text(STATIC + ROOT)
+    assert load(None, {}, {}).path == default_path()
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("environ", [{}, {"BEARERD_LOG__LEVEL": "debug"}, {"PATH": "/bin"}])
+def test_nothing_is_configured(environ: Mapping[str, str]) -> None:
+    with pytest.raises(NotConfigured) as caught:
+        load(None, {"port": 1, "log_level": "info"}, environ)
+    first, _, example = str(caught.value).partition("\n")
+    assert first == f"there is no configuration; write one to {default_path()}, or try: bearerd demo"
+    assert '[routes."/"]' in example
+
+
+@pytest.mark.usefixtures("home")
+def test_a_misspelt_variable_alone_is_not_taken_for_no_configuration() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, {}, {"BEARERD_ACOUNTS__WORK__TOKEN": "x"})
+    assert not isinstance(caught.value, NotConfigured)
+
+
+@pytest.mark.usefixtures("home")
+def test_flags_and_variables_need_no_file() -> None:
+    found = load(None, {"upstream": ("https://x",)}, {"BEARERD_ACCOUNTS__WORK__TOKEN": "t"})
+    assert found.path is None
+    assert found.configuration.accounts["work"].source == StaticSource(Secret("t"))
+
+
+def test_what_is_not_wise_is_a_warning(folder: Path) -> None:
+    text = STATIC + '[routes."/"]\nupstream = "http://api.example.com"\n'
+    assert read(folder, text).warnings == (
+        'routes."/".upstream: is plain http to another machine, which shows the token to the network; use https',
+    )
+    assert read(folder, text.replace("api.example.com", "127.0.0.1:8080")).warnings == ()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permission bits")
+def test_a_secret_others_can_read_is_a_warning(folder: Path) -> None:
+    path = folder / "open.toml"
+    path.write_text(STATIC + ROOT)
+    path.chmod(0o644)
+    assert load(path, {}, {}).warnings == (
+        f"{path}: holds a secret and other users can read it; chmod 600 it",
+    )
+
+
+def test_every_setting_has_a_variable(folder: Path) -> None:
+    """A variable of each name is known: what is wrong with it is its value, if anything."""
+    paths: list[tuple[str, ...]] = [
+        (section, key) for section, table in SINGLE.items() for key in table.model_fields
+    ]
+    paths += [(section, "/x", key) for section, table in NAMED.items() for key in table.model_fields]
+    for path in paths:
+        text = refuse(folder, STATIC, {variable_name(path): "?"})
+        assert "unknown" not in text

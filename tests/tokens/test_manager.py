@@ -1,0 +1,394 @@
+"""The manager: one refresh for everybody, ahead of time, whatever the callers and the clock do."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from bearerd.core.lifecycle import Event, Failure, FailureKind, LoginRequired, Policy, State, token_of
+from bearerd.core.redaction import Secret
+from bearerd.core.tokens import Granted, TokenSet, import_refresh_token
+from bearerd.errors import LoginRequired as LoginRequiredError
+from bearerd.errors import TokenUnavailable
+from bearerd.stores.memory import MemoryLock, MemoryStore
+from bearerd.tokens.manager import TokenManager
+from bearerd.tokens.refresh import RefreshProtocol
+from clocks import FakeClock
+
+DOWN = Failure(FailureKind.TRANSIENT, "the token endpoint cannot be reached")
+REJECTED = Failure(FailureKind.GRANT_REJECTED, "the token endpoint says invalid_grant")
+
+
+class ScriptedSource:
+    """Gives numbered tokens of `lifetime_s`, or `failure`; with `gate` cleared, an attempt hangs until it is set."""
+
+    def __init__(self, lifetime_s: float = 1000.0) -> None:
+        self.lifetime_s = lifetime_s
+        self.failure: Failure | None = None
+        self.defect: Exception | None = None
+        self.spent: list[str | None] = []
+        self.dirty = False
+        self.closed = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    @property
+    def attempts(self) -> int:
+        return len(self.spent)
+
+    async def obtain(self, current: TokenSet | None) -> Granted | Failure:
+        refresh_token = current.refresh_token if current else None
+        self.spent.append(refresh_token.reveal() if refresh_token else None)
+        self.dirty = False
+        number = self.attempts
+        await self.gate.wait()
+        if self.defect is not None:
+            raise self.defect
+        return self.failure or Granted(Secret(f"a{number}"), self.lifetime_s, Secret(f"r{number}"))
+
+    def changed(self) -> bool:
+        return self.dirty
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class Recorder:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.defects: list[Exception] = []
+
+    def changed(self, before: State, event: Event, after: State) -> None:
+        assert before is not after
+        self.events.append(event)
+
+    def defect(self, exc: Exception) -> None:
+        self.defects.append(exc)
+
+
+class Account:
+    """A manager with its parts in the test's hands."""
+
+    def __init__(self, *, renewable: bool = True) -> None:
+        self.clock = FakeClock()
+        self.source = ScriptedSource()
+        self.store = MemoryStore()
+        self.seen = Recorder()
+        protocol = RefreshProtocol(self.source, self.store, MemoryLock(), self.clock)
+        self.manager = TokenManager(protocol, Policy(renewable=renewable), self.seen, draw=lambda: 0.0)
+
+    async def later(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        await turns()
+
+
+async def turns(count: int = 20) -> None:
+    """Let everything that is ready run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("the condition never held")
+
+
+@pytest.fixture
+async def account() -> AsyncIterator[Account]:
+    subject = Account()
+    yield subject
+    subject.source.gate.set()
+    await subject.manager.aclose()
+
+
+class TestColdStart:
+    async def test_the_token_is_fetched_before_the_first_call(self, account: Account) -> None:
+        await account.manager.start()
+        await turns()
+        token = account.manager.current()
+        assert token is not None
+        assert token.access_token.reveal() == "a1"
+
+    async def test_a_thousand_calls_on_a_cold_start_cost_one_request(self, account: Account) -> None:
+        account.source.gate.clear()
+        await account.manager.start()
+        calls = [asyncio.create_task(account.manager.token()) for _ in range(1000)]
+        await turns()
+        account.source.gate.set()
+        tokens = await asyncio.gather(*calls)
+        assert {token.generation for token in tokens} == {1}
+        assert account.source.attempts == 1
+
+    async def test_a_stored_token_is_used_and_nothing_is_spent(self, account: Account) -> None:
+        await account.store.save(
+            TokenSet(7, Secret("kept"), account.clock.wall(), account.clock.wall() + 1000)
+        )
+        await account.manager.start(import_refresh_token(Secret("seed")))
+        assert (await account.manager.token()).generation == 7
+        assert account.source.attempts == 0
+
+    async def test_a_bare_refresh_token_is_spent_once_and_then_its_successors(self) -> None:
+        account = Account(renewable=False)
+        await account.manager.start(import_refresh_token(Secret("seed")))
+        await account.manager.token()
+        await account.later(801)
+        await account.later(801)
+        assert account.source.spent == ["seed", "r1", "r2"]
+        await account.manager.aclose()
+
+    async def test_an_account_that_needs_a_login_says_so_at_once(self) -> None:
+        account = Account(renewable=False)
+        await account.manager.start()
+        with pytest.raises(LoginRequiredError, match="nobody has logged in yet"):
+            await account.manager.token()
+        await account.manager.aclose()
+
+
+class TestAhead:
+    async def test_the_timer_refreshes_in_the_window_and_not_before(self, account: Account) -> None:
+        await account.manager.start()
+        await turns()
+        await account.later(799)
+        assert account.source.attempts == 1
+        await account.later(2)
+        assert account.source.attempts == 2
+        assert (await account.manager.token()).access_token.reveal() == "a2"
+
+    async def test_calls_do_not_wait_for_a_slow_refresh_while_the_token_is_good(
+        self, account: Account
+    ) -> None:
+        await account.manager.start()
+        await turns()
+        account.source.gate.clear()
+        await account.later(805)
+        assert account.source.attempts == 2
+        assert (await account.manager.token()).generation == 1
+        account.source.gate.set()
+        await turns()
+        assert (await account.manager.token()).generation == 2
+
+    async def test_calls_wait_from_the_mandatory_instant_on(self, account: Account) -> None:
+        await account.manager.start()
+        await turns()
+        account.source.gate.clear()
+        account.clock.suspend(975)
+        call = asyncio.create_task(account.manager.token())
+        await turns()
+        assert not call.done()
+        account.source.gate.set()
+        assert (await call).generation == 2
+
+    async def test_ten_lifetimes_pass_without_a_call_that_waits(self, account: Account) -> None:
+        await account.manager.start()
+        await turns()
+        for _ in range(10_000):
+            await account.later(1)
+            token = account.manager.current() or token_of(account.manager.state)
+            assert token is not None
+            assert account.clock.wall() < token.expires_at
+        assert account.source.attempts == pytest.approx(10_000 / 800, abs=1)
+
+
+class TestClock:
+    async def test_after_8_hours_of_suspend_the_next_call_refreshes_and_succeeds(
+        self, account: Account
+    ) -> None:
+        await account.manager.start()
+        await turns()
+        account.clock.suspend(8 * 3600)
+        assert account.manager.current() is None
+        assert (await account.manager.token()).generation == 2
+        assert account.source.attempts == 2
+
+    @pytest.mark.parametrize("jump_s", [-3600, -86_400, -1_000_000, 3600, 86_400])
+    async def test_a_jump_of_the_clock_costs_one_refresh_and_no_call(
+        self, account: Account, jump_s: float
+    ) -> None:
+        await account.manager.start()
+        await turns()
+        account.clock.set_wall(account.clock.wall() + jump_s)
+        await account.manager.token()
+        await account.later(999 if jump_s < 0 else 1)
+        assert (await account.manager.token()).generation == 2
+        assert account.source.attempts == 2
+
+    async def test_a_token_ends_with_its_issued_lifetime_though_the_clock_was_set_back(
+        self, account: Account
+    ) -> None:
+        await account.manager.start()
+        await turns()
+        account.source.failure = DOWN
+        account.clock.set_wall(account.clock.wall() - 86_400)
+        await account.later(999)
+        assert (await account.manager.token()).generation == 1
+        await account.later(2)
+        with pytest.raises(TokenUnavailable):
+            await account.manager.token()
+
+    async def test_it_never_sleeps_longer_than_30_s(self, account: Account) -> None:
+        account.source.lifetime_s = 100_000
+        await account.manager.start()
+        await turns()
+        for _ in range(20):
+            assert len(account.clock.armed) == 1
+            assert account.clock.armed[0] <= 30.0
+            await account.later(29)
+
+
+class TestEndpointDown:
+    async def test_a_valid_token_is_served_until_it_expires_then_503_at_once_then_back(
+        self, account: Account
+    ) -> None:
+        await account.manager.start()
+        await turns()
+        account.source.failure = DOWN
+        for _ in range(99):
+            await account.later(10)
+            assert (await account.manager.token()).generation == 1
+        await account.later(11)
+        for _ in range(900):
+            await account.later(10)
+            with pytest.raises(TokenUnavailable) as refusal:
+                await asyncio.wait_for(account.manager.token(), 0.05)
+            assert 0 <= refusal.value.retry_after_s <= 30
+        account.source.failure = None
+        await account.later(30)
+        assert (await account.manager.token()).generation == 2
+
+    async def test_attempts_follow_the_backoff_whatever_the_call_rate(self, account: Account) -> None:
+        account.source.failure = DOWN
+        await account.manager.start()
+        await turns()
+        results = await asyncio.gather(
+            *(account.manager.token() for _ in range(1000)), return_exceptions=True
+        )
+        assert all(isinstance(result, TokenUnavailable) for result in results)
+        assert account.source.attempts == 1
+
+    async def test_a_hanging_endpoint_is_waited_for_10_s_and_its_late_answer_counts(
+        self, account: Account
+    ) -> None:
+        account.source.gate.clear()
+        await account.manager.start()
+        call = asyncio.create_task(account.manager.token())
+        await turns()
+        await account.later(9.9)
+        assert not call.done()
+        await account.later(0.2)
+        with pytest.raises(TokenUnavailable, match="has not answered yet"):
+            await call
+        with pytest.raises(TokenUnavailable):
+            await asyncio.wait_for(account.manager.token(), 0.05)
+        account.source.gate.set()
+        await turns()
+        assert (await account.manager.token()).generation == 1
+        assert account.source.attempts == 1
+
+    async def test_a_defect_in_the_source_is_reported_and_tried_again(self, account: Account) -> None:
+        account.source.defect = RuntimeError("a bug")
+        await account.manager.start()
+        await turns()
+        with pytest.raises(TokenUnavailable, match="internal error"):
+            await account.manager.token()
+        assert account.seen.defects == [account.source.defect]
+        account.source.defect = None
+        await account.later(30)
+        assert (await account.manager.token()).generation == 1
+
+
+class TestRejectedCalls:
+    async def test_200_calls_refused_for_one_token_cost_one_refresh(self, account: Account) -> None:
+        await account.manager.start()
+        sent = await account.manager.token()
+        newer = await asyncio.gather(*(account.manager.force_refresh(sent.generation) for _ in range(200)))
+        assert {token.generation for token in newer} == {2}
+        assert account.source.attempts == 2
+
+    async def test_a_late_refusal_of_an_older_token_costs_nothing(self, account: Account) -> None:
+        await account.manager.start()
+        sent = await account.manager.token()
+        await account.manager.force_refresh(sent.generation)
+        assert (await account.manager.force_refresh(sent.generation)).generation == 2
+        assert account.source.attempts == 2
+
+    async def test_the_very_same_token_again_is_no_answer_to_a_refusal(self, account: Account) -> None:
+        account.store = MemoryStore()
+        await account.manager.start()
+        sent = await account.manager.token()
+        account.source.spent.clear()  # the next token is called a1 as well
+        with pytest.raises(TokenUnavailable, match="the very token again"):
+            await account.manager.force_refresh(sent.generation)
+        assert (await account.manager.token()).generation == 1
+
+    async def test_a_sibling_s_token_is_adopted_before_anything_is_spent(self, account: Account) -> None:
+        await account.manager.start()
+        sent = await account.manager.token()
+        now = account.clock.wall()
+        await account.store.save(TokenSet(9, Secret("sibling"), now, now + 500))
+        assert (await account.manager.force_refresh(sent.generation)).access_token.reveal() == "sibling"
+        assert account.source.attempts == 1
+
+
+class TestCancellation:
+    async def test_a_waiter_that_leaves_cancels_nothing(self, account: Account) -> None:
+        account.source.gate.clear()
+        await account.manager.start()
+        leaving = asyncio.create_task(account.manager.token())
+        staying = asyncio.create_task(account.manager.token())
+        await turns()
+        leaving.cancel()
+        await turns()
+        account.source.gate.set()
+        assert (await staying).generation == 1
+        assert await account.store.load() == await staying
+
+    async def test_closing_waits_for_the_refresh_in_flight_and_saves_it(self, account: Account) -> None:
+        account.source.gate.clear()
+        await account.manager.start()
+        await turns()
+        closing = asyncio.create_task(account.manager.aclose())
+        await turns()
+        assert not closing.done()
+        account.source.gate.set()
+        await closing
+        assert await account.store.load() is not None
+        assert account.source.closed
+        assert account.clock.armed == []
+
+
+class TestSourceThatChanges:
+    async def test_a_change_is_seen_by_the_timer(self, account: Account) -> None:
+        await account.manager.start()
+        await turns()
+        account.source.dirty = True
+        await account.later(30)
+        assert (await account.manager.token()).generation == 2
+
+    async def test_a_change_during_a_refresh_begins_no_second_one(self, account: Account) -> None:
+        await account.manager.start()
+        await turns()
+        account.source.gate.clear()
+        await account.later(805)
+        account.source.dirty = True
+        await account.later(60)
+        assert account.source.attempts == 2
+
+
+async def test_a_rejected_grant_ends_the_login_and_the_attempts() -> None:
+    account = Account(renewable=False)
+    await account.manager.start(import_refresh_token(Secret("seed")))
+    await account.manager.token()
+    account.source.failure = REJECTED
+    await account.later(2000)
+    with pytest.raises(LoginRequiredError, match="invalid_grant"):
+        await account.manager.token()
+    attempts = account.source.attempts
+    await account.later(5000)
+    assert account.source.attempts == attempts == 2
+    assert isinstance(account.manager.state, LoginRequired)
+    await account.manager.aclose()
