@@ -608,6 +608,10 @@ BAD_VARIABLES = {
     "BEARERD_LISTEN__PROT": ("1", "unknown variable; did you mean BEARERD_LISTEN__PORT?"),
     "BEARERD_PORT": ("1", "unknown variable; did you mean BEARERD_LISTEN__PORT?"),
     "BEARERD_CONFG": ("x", "unknown variable; did you mean BEARERD_CONFIG?"),
+    "BEARERD_ACCOUNTS__WORK__SERVICE_HOST": (
+        "x",
+        "unknown variable; did you mean BEARERD_ACCOUNTS__WORK__SCOPES?",
+    ),
     "BEARERD_LOG_LEVEL": ("debug", "unknown variable; did you mean BEARERD_LOG__LEVEL?"),
     "BEARERD_LOG__LEVEL__X": ("debug", "unknown variable; did you mean BEARERD_LOG__LEVEL?"),
     "BEARERD_ACOUNTS__WORK__TOKEN": ("x", "unknown variable; did you mean BEARERD_ACCOUNTS__WORK__TOKEN?"),
@@ -755,6 +759,14 @@ def test_what_is_not_wise_is_a_warning(folder: Path) -> None:
         'routes."/".upstream: is plain http to another machine, which shows the token to the network; use https',
     )
     assert read(folder, text.replace("api.example.com", "127.0.0.1:8080")).warnings == ()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permission bits")
+def test_an_account_called_token_is_no_secret(folder: Path) -> None:
+    path = folder / "open.toml"
+    path.write_text('[accounts.token]\ntoken_file = "secret"\n' + ROOT)
+    path.chmod(0o644)
+    assert load(path, {}, {}).warnings == ()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs permission bits")

@@ -91,7 +91,7 @@ class AccountLog:
             self._log.error("token.login_required", reason=after.reason)
 
     def defect(self, exc: Exception) -> None:
-        self._log.error("token.defect", exception=frames(exc))
+        self._log.error("token.defect", trace=frames(exc))
 
 
 def build_source(account: Account, clock: Clock) -> TokenSource:
@@ -223,7 +223,7 @@ class Front:
         except ConnectionError:
             raise
         except Exception as exc:  # noqa: BLE001  # one call's defect must not show its values, nor end the daemon
-            self._log.error("request.defect", exception=frames(exc))
+            self._log.error("request.defect", trace=frames(exc))
             return answer_problem(_DEFECT)
 
     def _refused(self, head: Head, problem: Problem) -> web.Response:

@@ -92,7 +92,7 @@ class _Bridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         fields: dict[str, Any] = {"logger": record.name, "message": redact_text(_message(record))}
         if record.exc_info and record.exc_info[1]:
-            fields["exception"] = frames(record.exc_info[1])
+            fields["trace"] = frames(record.exc_info[1])
         structlog.get_logger("bearerd.library").log(_level(record.levelno), "library.message", **fields)
 
 

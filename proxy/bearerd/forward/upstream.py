@@ -83,11 +83,10 @@ class UpstreamResponse:
 
     async def aclose(self) -> None:
         """Give the connection back if both messages are complete, else close it."""
-        sent = self._pump is None or self._pump.done()
         if self._content.is_eof() and self._content.exception() is None:
             self._content.read_nowait()
-        self._connection.end(reusable=sent and self.complete)
-        if self._pump is not None and not sent:
+        self._connection.end(reusable=self.complete)
+        if self._pump is not None and not self._pump.done():
             self._pump.cancel()
             await asyncio.wait([self._pump])
 
@@ -103,6 +102,7 @@ class _Connection(BaseProtocol):
         self._payload: aiohttp.StreamReader | None = None
         self._keep = False
         self._received = False
+        self._sent = False
         self._with_body = True
         self.used = False
         self.idle_since = 0.0
@@ -133,7 +133,8 @@ class _Connection(BaseProtocol):
         """The call is over; only a connection in a known state goes back to the pool."""
         parser = self._parser
         self._answer = self._payload = self._parser = None
-        if reusable and self._keep and self.alive and parser is not None and _is_between_messages(parser):
+        whole = reusable and self._sent and parser is not None and _is_between_messages(parser)
+        if whole and self._keep and self.alive:
             self._pool.keep(self._origin, self)
         else:
             self.close()
@@ -171,6 +172,7 @@ class _Connection(BaseProtocol):
     def _begin(self, request: UpstreamRequest) -> None:
         self.used = True
         self._keep = self._received = False
+        self._sent = request.body is None
         self._with_body = request.method != "HEAD"
         self._answer = self._loop.create_future()
         self._parser = HttpResponseParser(
@@ -212,6 +214,7 @@ class _Connection(BaseProtocol):
                 await self._write(build_chunk(chunk) if chunked else chunk)
             if chunked:
                 await self._write(LAST_CHUNK)
+            self._sent = True
         except _Gone:
             return  # `connection_lost` says so to whoever waits
         except Exception:  # noqa: BLE001  # whatever the client's side raises, its body cannot be finished

@@ -17,7 +17,7 @@ from bearerd.core.targets import Route, parse_route, sort_routes
 from bearerd.settings.accounts import KEYS, Invalid, build_account, check_account, settle
 from bearerd.settings.model import NAMED, SINGLE, AccountTable, RouteTable, Settings
 from bearerd.settings.problems import Problems, describe, setting_name, suggest
-from bearerd.settings.sources import SettingPath, Values, build_tree
+from bearerd.settings.sources import SettingPath, Values, build_tree, is_table
 
 _SECRET_KEYS: Final = frozenset({"client_secret", "refresh_token", "token"})
 _ACCOUNT_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]|_(?!_))*")
@@ -178,7 +178,7 @@ def list_warnings(configuration: Configuration, values: Values) -> Iterator[str]
     with_secrets = {
         given.origin.name
         for path, given in values.items()
-        if given.origin.kind == "file" and path[-1] in _SECRET_KEYS
+        if given.origin.kind == "file" and not is_table(path) and path[-1] in _SECRET_KEYS
     }
     for path in with_secrets:
         if os.name == "posix" and Path(path).stat().st_mode & 0o044:

@@ -25,7 +25,7 @@ _FLAGS: Final = {"port": ("listen", "port"), "log_level": ("log", "level")}
 _BOOLEANS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 # Kubernetes and Docker set these in every container for a service that is called bearerd or bearerd-something.
 _SERVICE_LINK: Final = re.compile(
-    r"BEARERD_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_\w+)?)"
+    r"BEARERD_(?!\w*__)(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_\w+)?)"
 )
 
 

@@ -1,0 +1,393 @@
+"""The truth table of the guard: threats 1, 2, 11 and 12 of the threat model, row by row."""
+
+import pytest
+
+from bearerd.core.guard import Guard, Head, build_guard, refuse
+from bearerd.core.problems import Problem, problem_body, problem_headers
+
+GUARD = build_guard(6750, ["Proxy.Test:6750", "named.test"], "bearerd-0123")
+HOST = (b"Host", b"localhost:6750")
+OTHER_METHODS = ["HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"]
+
+
+def head(
+    *fields: tuple[bytes, bytes],
+    method: str = "GET",
+    target: bytes = b"/service/x",
+    version: tuple[int, int] = (1, 1),
+    host: tuple[tuple[bytes, bytes], ...] = (HOST,),
+) -> Head:
+    return Head(method, target, version, (*host, *fields))
+
+
+def refusal(request: Head, guard: Guard = GUARD) -> tuple[int, str] | None:
+    """Status and code; whatever is refused can be shown to the client."""
+    problem = refuse(guard, request)
+    if problem is None:
+        return None
+    assert problem_body(problem)
+    assert any(name == "Proxy-Status" for name, _ in problem_headers(problem)) or problem.proxy_error is None
+    return problem.status, problem.code
+
+
+def full(request: Head) -> Problem:
+    problem = refuse(GUARD, request)
+    assert problem is not None
+    return problem
+
+
+BAD = (400, "bad_request")
+WRONG = (421, "wrong_authority")
+FORBIDDEN = (403, "origin_refused")
+LOOP = (508, "loop")
+
+
+class TestHost:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b"localhost:6750",
+            b"LocalHost:6750",
+            b"127.0.0.1:6750",
+            b"[::1]:6750",
+            b"proxy.test:6750",
+            b"PROXY.TEST:6750",
+            b"named.test",
+        ],
+    )
+    def test_ours(self, value: bytes) -> None:
+        assert refusal(head(host=((b"hOST", value),))) is None
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b"evil.test",
+            b"evil.test:6750",
+            b"localhost.evil.test",
+            b"localhost.evil.test:6750",
+            b"evil-localhost:6750",
+            b"localhost.",
+            b"localhost.:6750",
+            b"a@localhost",
+            b"a@localhost:6750",
+            b"localhost:6750@evil.test",
+            b"a, b",
+            b"localhost:6750, localhost:6750",
+            b"",
+            b" ",
+            b"0.0.0.0",
+            b"0.0.0.0:6750",
+            b"127.0.0.2:6750",
+            b"127.1:6750",
+            b"[::]:6750",
+            b"::1:6750",
+            b"[0:0:0:0:0:0:0:1]:6750",
+            b"localhost",
+            b"127.0.0.1",
+            b"[::1]",
+            b"localhost:",
+            b"localhost:80",
+            b"localhost:06750",
+            b"localhost:67500",
+            b"localhost:6750/",
+            b"http://localhost:6750",
+            b"localhost\t:6750",
+            b"localhost:6750\x00",
+            b"named.test:6750",
+            b"proxy.test",
+            b"local\xffhost:6750",
+        ],
+    )
+    @pytest.mark.parametrize("target", [b"/service/x", b"/-/status"])
+    def test_not_ours(self, value: bytes, target: bytes) -> None:
+        """DNS rebinding: exact values only, on our own pages too."""
+        assert refusal(head(host=((b"Host", value),), target=target)) == WRONG
+
+    @pytest.mark.parametrize(
+        "hosts",
+        [(), (HOST, HOST), (HOST, (b"host", b"evil.test")), ((b"Host", b"evil.test"), HOST)],
+        ids=["none", "ours twice", "ours first", "ours last"],
+    )
+    @pytest.mark.parametrize("version", [(1, 0), (1, 1)])
+    def test_there_must_be_exactly_one(
+        self, hosts: tuple[tuple[bytes, bytes], ...], version: tuple[int, int]
+    ) -> None:
+        assert refusal(head(host=hosts, version=version)) == BAD
+
+    def test_an_allowed_origin_does_not_open_another_host(self) -> None:
+        request = head((b"Origin", b"http://localhost:6750"), host=((b"Host", b"evil.test:6750"),))
+        assert refusal(request) == WRONG
+
+    @pytest.mark.parametrize("name", [b"localhost", b"127.0.0.1", b"[::1]"])
+    def test_port_80_may_be_left_out(self, name: bytes) -> None:
+        guard = build_guard(80, [], "x")
+        assert refusal(head(host=((b"Host", name),)), guard) is None
+        assert refusal(head(host=((b"Host", name + b":80"),)), guard) is None
+        assert refusal(head((b"Origin", b"http://" + name), host=((b"Host", name),)), guard) is None
+        assert refusal(head(host=((b"Host", name + b":8080"),)), guard) == WRONG
+
+
+class TestOrigin:
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            b"http://localhost:6750",
+            b"http://127.0.0.1:6750",
+            b"http://[::1]:6750",
+            b"http://proxy.test:6750",
+            b"http://named.test",
+        ],
+    )
+    @pytest.mark.parametrize("site", [None, b"same-origin", b"same-site", b"cross-site", b"none"])
+    def test_our_own_overrides_fetch_metadata(self, origin: bytes, site: bytes | None) -> None:
+        fields = ((b"oRIGIN", origin), *(((b"Sec-Fetch-Site", site),) if site else ()))
+        assert refusal(head(*fields, method="POST")) is None
+
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            b"null",
+            b"",
+            b"http://evil.test",
+            b"http://localhost",
+            b"http://localhost:3000",
+            b"https://localhost:6750",
+            b"http://localhost:6750.evil.test",
+            b"http://localhost:67500",
+            b"http://localhost:6750/",
+            b"http://a@localhost:6750",
+            b"localhost:6750",
+            b"http://0.0.0.0:6750",
+            b"http://localhost:6750, http://evil.test",
+            b"http://localhost:6750 http://evil.test",
+            b"chrome-extension://abc",
+            b"vscode-webview://abc",
+            b"file://",
+        ],
+    )
+    @pytest.mark.parametrize("target", [b"/service/x", b"/-/status"])
+    @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+    def test_any_other_is_refused(self, origin: bytes, target: bytes, method: str) -> None:
+        fields = ((b"Origin", origin), (b"Sec-Fetch-Site", b"same-origin"))
+        assert refusal(head(*fields, method=method, target=target)) == FORBIDDEN
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_one_good_origin_does_not_excuse_another(self, order: int) -> None:
+        fields = ((b"Origin", b"http://localhost:6750"), (b"origin", b"http://evil.test"))[::order]
+        assert refusal(head(*fields)) == FORBIDDEN
+
+    def test_a_websocket_handshake_is_judged_too(self) -> None:
+        fields = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"), (b"Origin", b"http://evil.test"))
+        assert refusal(head(*fields)) == FORBIDDEN
+
+
+def fetch(site: bytes, mode: bytes | None = None, dest: bytes | None = None) -> list[tuple[bytes, bytes]]:
+    pairs = ((b"Sec-Fetch-Site", site), (b"Sec-Fetch-Mode", mode), (b"Sec-Fetch-Dest", dest))
+    return [(name, value) for name, value in pairs if value is not None]
+
+
+class TestFetchMetadata:
+    @pytest.mark.parametrize("site", [b"same-origin", b"none"])
+    def test_our_own_pages_and_people_may(self, site: bytes) -> None:
+        assert refusal(head(*fetch(site, b"cors", b"empty"))) is None
+
+    @pytest.mark.parametrize("site", [b"cross-site", b"same-site"])
+    @pytest.mark.parametrize(
+        ("method", "target", "mode", "dest", "expected"),
+        [
+            ("GET", b"/-/", b"navigate", b"document", None),
+            ("GET", b"/-/callback?code=x&state=y", b"navigate", b"document", None),
+            ("GET", b"/-", b"navigate", b"document", None),
+            ("POST", b"/-/", b"navigate", b"document", FORBIDDEN),
+            ("HEAD", b"/-/", b"navigate", b"document", FORBIDDEN),
+            ("GET", b"/-/", b"navigate", b"iframe", FORBIDDEN),
+            ("GET", b"/-/", b"navigate", b"object", FORBIDDEN),
+            ("GET", b"/-/", b"navigate", None, FORBIDDEN),
+            ("GET", b"/-/", None, b"document", FORBIDDEN),
+            ("GET", b"/-/", None, None, FORBIDDEN),
+            ("GET", b"/-/", b"no-cors", b"image", FORBIDDEN),
+            ("GET", b"/-/", b"cors", b"empty", FORBIDDEN),
+            ("GET", b"/-/", b"cors", b"document", FORBIDDEN),
+            ("GET", b"/service/", b"navigate", b"document", FORBIDDEN),
+            ("GET", b"/", b"navigate", b"document", FORBIDDEN),
+            ("GET", b"/-x", b"navigate", b"document", FORBIDDEN),
+            ("GET", b"/?/-/", b"navigate", b"document", FORBIDDEN),
+            ("GET", b"/service/x", b"no-cors", b"image", FORBIDDEN),
+            ("GET", b"/service/x", b"websocket", b"empty", FORBIDDEN),
+            ("POST", b"/service/x", b"no-cors", b"empty", FORBIDDEN),
+        ],
+    )
+    def test_another_site(
+        self,
+        site: bytes,
+        method: str,
+        target: bytes,
+        mode: bytes | None,
+        dest: bytes | None,
+        expected: tuple[int, str] | None,
+    ) -> None:
+        """Only a link in the address bar to one of our own pages."""
+        assert refusal(head(*fetch(site, mode, dest), method=method, target=target)) == expected
+
+    def test_programs_send_neither(self) -> None:
+        assert refusal(head(method="POST")) is None
+
+    def test_a_refused_page_keeps_its_connection(self) -> None:
+        assert not full(head((b"Origin", b"null"))).close
+
+
+class TestMethodAndTarget:
+    @pytest.mark.parametrize("method", ["GET", *OTHER_METHODS])
+    def test_allowed_methods(self, method: str) -> None:
+        assert refusal(head(method=method)) is None
+
+    @pytest.mark.parametrize(
+        ("method", "target"),
+        [
+            ("CONNECT", b"evil.test:443"),
+            ("CONNECT", b"@evil:443"),
+            ("CONNECT", b"/"),
+            ("TRACE", b"/"),
+            ("TRACE", b"http://evil.test/"),
+        ],
+    )
+    def test_refused_methods(self, method: str, target: bytes) -> None:
+        problem = full(head(method=method, target=target))
+        assert (problem.status, problem.code, problem.close) == (405, "method_refused", True)
+        assert dict(problem.headers)["Allow"].split(", ") == [
+            "GET",
+            "HEAD",
+            "POST",
+            "PUT",
+            "PATCH",
+            "DELETE",
+            "OPTIONS",
+        ]
+        assert method in problem.detail
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            b"http://evil.test/",
+            b"http://localhost:6750@evil.test/",
+            b"https://localhost:6750.evil.test/-/status",
+            b"evil.test:443",
+            b"@evil.test",
+            b"ftp://localhost:6750/",
+            b"*",
+            b"",
+            b"?x",
+            b"\\evil.test",
+            b"x",
+        ],
+    )
+    def test_a_target_that_is_no_path(self, target: bytes) -> None:
+        assert refusal(head(target=target)) == WRONG
+        assert full(head(target=target)).close
+
+    def test_the_asterisk_is_for_options_alone(self) -> None:
+        assert refusal(head(method="OPTIONS", target=b"*")) is None
+        assert refusal(head(method="OPTIONS", target=b"**")) == WRONG
+
+    @pytest.mark.parametrize("target", [b"/", b"//evil.test/", b"/%zz", b"/a#b", b"/\xff"])
+    def test_any_path_may(self, target: bytes) -> None:
+        assert refusal(head(target=target)) is None
+
+    def test_http_0_9(self) -> None:
+        assert refusal(head(version=(0, 9))) == BAD
+        assert full(head(version=(0, 9), host=())).close
+
+    def test_http_1_0_with_a_host(self) -> None:
+        assert refusal(head(version=(1, 0))) is None
+
+
+class TestFraming:
+    @pytest.mark.parametrize(
+        ("fields", "version"),
+        [
+            ([(b"Transfer-Encoding", b"chunked")], (1, 1)),
+            ([(b"transfer-encoding", b"CHUNKED")], (1, 1)),
+            ([(b"Transfer-Encoding", b" chunked\t")], (1, 1)),
+            ([(b"Content-Length", b"5")], (1, 0)),
+            ([(b"TE", b"trailers")], (1, 1)),
+            ([(b"Upgrade", b"websocket")], (1, 1)),
+            ([(b"Upgrade", b"websocket"), (b"Content-Length", b"0")], (1, 1)),
+            ([(b"Upgrade", b"h2c"), (b"HTTP2-Settings", b"x"), (b"Content-Length", b"5")], (1, 1)),
+            ([(b"Upgrade", b"h2c"), (b"Transfer-Encoding", b"chunked")], (1, 1)),
+        ],
+    )
+    def test_allowed(self, fields: list[tuple[bytes, bytes]], version: tuple[int, int]) -> None:
+        assert refusal(head(*fields, method="POST", version=version)) is None
+
+    @pytest.mark.parametrize(
+        ("fields", "version"),
+        [
+            ([(b"Transfer-Encoding", b"chunked")], (1, 0)),
+            ([(b"Transfer-Encoding", b"gzip, chunked")], (1, 1)),
+            ([(b"Transfer-Encoding", b"chunked, chunked")], (1, 1)),
+            ([(b"Transfer-Encoding", b"chunked, identity")], (1, 1)),
+            ([(b"Transfer-Encoding", b"gzip")], (1, 1)),
+            ([(b"Transfer-Encoding", b"identity")], (1, 1)),
+            ([(b"Transfer-Encoding", b"xchunked")], (1, 1)),
+            ([(b"Transfer-Encoding", b"chunked;a=b")], (1, 1)),
+            ([(b"Transfer-Encoding", b'"chunked"')], (1, 1)),
+            ([(b"Transfer-Encoding", b"\x0bchunked")], (1, 1)),
+            ([(b"Transfer-Encoding", b"chunked\x0c")], (1, 1)),
+            ([(b"Transfer-Encoding", b"chunked\xa0")], (1, 1)),
+            ([(b"Transfer-Encoding", b"")], (1, 1)),
+            ([(b"Transfer-Encoding", b"chunked"), (b"transfer-encoding", b"chunked")], (1, 1)),
+            ([(b"Transfer-Encoding", b"chunked"), (b"Transfer-Encoding", b"identity")], (1, 1)),
+            ([(b"Transfer-Encoding", b"chunked"), (b"Transfer-Encoding", b"")], (1, 1)),
+            ([(b"Transfer-Encoding", b"chunked"), (b"Content-Length", b"5")], (1, 1)),
+            ([(b"content-length", b"0"), (b"transfer-encoding", b"chunked")], (1, 1)),
+            ([(b"Upgrade", b"websocket"), (b"Content-Length", b"5")], (1, 1)),
+            ([(b"upgrade", b"WebSocket"), (b"Transfer-Encoding", b"chunked")], (1, 1)),
+            ([(b"Upgrade", b"h2c, websocket"), (b"Content-Length", b"5")], (1, 1)),
+            ([(b"Upgrade", b"h2c"), (b"Upgrade", b"websocket"), (b"Content-Length", b"5")], (1, 1)),
+        ],
+    )
+    @pytest.mark.parametrize("target", [b"/service/x", b"/-/status"])
+    def test_refused(
+        self, fields: list[tuple[bytes, bytes]], version: tuple[int, int], target: bytes
+    ) -> None:
+        """And the connection is closed: nobody may read the rest of it as a request."""
+        request = head(*fields, method="POST", version=version, target=target)
+        assert refusal(request) == BAD
+        assert full(request).close
+
+
+class TestLoop:
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            [(b"Via", b"1.1 bearerd-0123")],
+            [(b"via", b"1.0 fred, 1.1 bearerd-0123 (us), 1.1 p")],
+            [(b"Via", b"1.0 fred"), (b"VIA", b"1.1 bearerd-0123")],
+        ],
+    )
+    def test_our_pseudonym(self, fields: list[tuple[bytes, bytes]]) -> None:
+        assert refusal(head(*fields)) == LOOP
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            [(b"Via", b"1.1 bearerd-4567")],  # another instance: chains work
+            [(b"Via", b"1.1 bearerd")],
+            [(b"X-Via", b"1.1 bearerd-0123")],
+        ],
+    )
+    def test_others_may(self, fields: list[tuple[bytes, bytes]]) -> None:
+        assert refusal(head(*fields)) is None
+
+
+def test_the_first_rule_that_speaks_decides() -> None:
+    """Method, target, Host, framing, origin, loop: what does not depend on trust comes first."""
+    loop = (b"Via", b"1.1 bearerd-0123")
+    origin = (b"Origin", b"null")
+    framing = (b"Transfer-Encoding", b"gzip")
+    evil = ((b"Host", b"evil.test"),)
+    assert refusal(head(loop, origin)) == FORBIDDEN
+    assert refusal(head(loop, origin, framing)) == BAD
+    assert refusal(head(loop, origin, framing, host=evil)) == WRONG
+    assert refusal(head(loop, host=evil, target=b"x", version=(0, 9))) == BAD
+    assert refusal(head(host=evil, target=b"x", method="TRACE")) == (405, "method_refused")

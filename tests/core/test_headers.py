@@ -1,0 +1,262 @@
+"""Which fields cross in each direction, byte for byte."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bearerd.core.headers import (
+    LAST_CHUNK,
+    build_chunk,
+    build_head,
+    field,
+    nominated,
+    request_headers,
+    response_headers,
+)
+
+Fields = tuple[tuple[bytes, bytes], ...]
+
+OURS = (b"Authorization", b"Bearer ours")
+HOP_BY_HOP = [
+    b"Connection",
+    b"Keep-Alive",
+    b"Proxy-Connection",
+    b"TE",
+    b"Trailer",
+    b"Transfer-Encoding",
+    b"Upgrade",
+    b"HTTP2-Settings",
+]
+OTHERS: Fields = (
+    (b"User-Agent", b"curl/8"),
+    (b"x-B", b"2"),
+    (b"X-a", b""),
+    (b"cookie", b"a=1"),
+    (b"X-B", b"caf\xe9 \xff\x80"),
+    (b"Cookie", b"b=2"),
+    (b"Accept", b"*/*"),
+    (b"accept", b"text/html, a;q=0.5"),
+    (b"X_Under", b"_"),
+    (b"Via", b"1.0 fred"),
+    (b"X-Api-Key", b"k"),
+    (b"X-Forwarded", b"not one of the family"),
+)
+
+
+def send(*headers: tuple[bytes, bytes], framing: tuple[bytes, bytes] | None = None) -> list[tuple[bytes, bytes]]:
+    return request_headers(
+        headers, authority=b"api.test", via=b"1.1 us", framing=framing, authorization=OURS[1]
+    )
+
+
+def passed(*headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """What of the client's own fields goes upstream."""
+    sent = send(*headers)
+    assert sent[0] == (b"Host", b"api.test")
+    assert sent[-2:] == [(b"Via", b"1.1 us"), OURS]
+    return sent[1:-2]
+
+
+def test_order_case_repeats_and_bytes_of_the_rest_are_kept() -> None:
+    assert passed(*OTHERS) == list(OTHERS)
+
+
+def test_the_framing_is_ours() -> None:
+    sent = send((b"Content-Length", b"5"), (b"X", b"1"), framing=(b"Transfer-Encoding", b"chunked"))
+    assert sent == [
+        (b"Host", b"api.test"),
+        (b"X", b"1"),
+        (b"Via", b"1.1 us"),
+        (b"Transfer-Encoding", b"chunked"),
+        OURS,
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *HOP_BY_HOP,
+        b"Authorization",
+        b"Proxy-Authorization",
+        b"Proxy_Authorization",
+        b"PROXY_AUTHORIZATION",
+        b"Host",
+        b"Content-Length",
+        b"Content_Length",
+        b"Transfer_Encoding",
+        b"Expect",
+        b"Forwarded",
+        b"X-Forwarded-For",
+        b"X-Forwarded-Host",
+        b"X-Forwarded-Proto",
+        b"X-Forwarded-User",
+        b"X_Forwarded_User",
+        b"X-Forwarded_For",
+    ],
+)
+@pytest.mark.parametrize("spell", [bytes, bytes.lower, bytes.upper, bytes.swapcase])
+def test_dropped_from_a_request(name: bytes, spell: type[bytes]) -> None:
+    """In every case, and with underscores, which CGI-like frameworks read as hyphens (CVE-2025-64484)."""
+    assert passed((b"A", b"1"), (spell(name), b"x"), (spell(name), b"y"), (b"B", b"2")) == [
+        (b"A", b"1"),
+        (b"B", b"2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "connection",
+    [
+        ((b"Connection", b"close, X-Hop"),),
+        ((b"connection", b"x-hop"),),
+        ((b"CONNECTION", b"X-HOP"),),
+        ((b"Connection", b" ,close ,\tx-HoP\t, "),),
+        ((b"Connection", b"close"), (b"Connection", b"x-hop")),
+    ],
+    ids=["listed", "lower", "upper", "white space", "two fields"],
+)
+def test_what_connection_names_is_dropped(connection: Fields) -> None:
+    fields = ((b"X-Hop", b"1"), *connection, (b"x-hop", b"2"), (b"X-Hope", b"3"))
+    assert passed(*fields) == [(b"X-Hope", b"3")]
+    assert response_headers(fields, chunked=False) == [(b"X-Hope", b"3")]
+
+
+@pytest.mark.parametrize(
+    "option", [b"close, AuThOrIzAtIoN", b"Host, Via, Authorization", b"authorization, proxy-authorization"]
+)
+def test_connection_cannot_take_ours_away(option: bytes) -> None:
+    """CVE-2024-45410: what is nominated goes before ours is set."""
+    assert passed((b"Connection", option), (b"Authorization", b"Bearer dummy"), (b"A", b"1")) == [(b"A", b"1")]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ((b"Authorization", b"Bearer dummy"),),
+        ((b"Authorization", b"Bearer dummy"), (b"authorization", b"Basic eDp5")),
+        ((b"AUTHORIZATION", b""), (b"aUTHORIZATION", b"x")),
+    ],
+    ids=["one", "two", "empty"],
+)
+def test_the_clients_authorization_is_replaced(fields: Fields) -> None:
+    assert passed(*fields) == []
+
+
+def test_nominated() -> None:
+    fields = ((b"CONNECTION", b"Close, , X-A"), (b"X-Connection", b"X-B"), (b"connection", b"TE"))
+    assert nominated(fields) - {b""} == {b"close", b"x-a", b"te"}
+
+
+NAMES = st.one_of(
+    st.sampled_from(
+        [
+            *HOP_BY_HOP,
+            b"Authorization",
+            b"Proxy-Authorization",
+            b"Host",
+            b"Content-Length",
+            b"X-Forwarded-For",
+            b"X-Hop",
+            b"Cookie",
+        ]
+    ),
+    st.from_regex(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}", fullmatch=True),
+)
+SPELLINGS = st.sampled_from(
+    [bytes, bytes.upper, bytes.lower, bytes.swapcase, bytes.title, lambda name: name.replace(b"-", b"_")]
+)
+VALUES = st.one_of(
+    st.lists(NAMES, max_size=3).map(b", ".join),
+    st.binary(max_size=12).map(lambda value: value.translate(None, b"\r\n\0")),
+)
+HEADERS = st.lists(st.tuples(st.builds(lambda spell, name: spell(name), SPELLINGS, NAMES), VALUES), max_size=12)
+
+
+def canonical(name: bytes) -> bytes:
+    return name.lower().replace(b"_", b"-")
+
+
+@given(HEADERS)
+@settings(max_examples=300)
+def test_whatever_the_client_sends(headers: list[tuple[bytes, bytes]]) -> None:
+    """One authorization leaves, ours and last; one Host; nothing of this hop; the rest is the client's, in order."""
+    sent = send(*headers, framing=(b"Content-Length", b"3"))
+    names = [canonical(name) for name, _ in sent]
+    assert sent[-1] == OURS
+    assert [name for name in names if name.endswith(b"authorization")].count(b"authorization") == 1
+    assert b"proxy-authorization" not in names
+    assert names.count(b"host") == names.count(b"content-length") == 1
+    assert not {canonical(name) for name in HOP_BY_HOP} & set(names)
+    rest = iter(headers)
+    assert all(pair in rest for pair in sent[1:-3]), "a field was changed, added or moved"
+
+
+@given(HEADERS)
+@settings(max_examples=100)
+def test_a_field_nobody_named_always_passes(headers: list[tuple[bytes, bytes]]) -> None:
+    pair = (b"X-Kept-1", b"\xe9")
+    assert pair in send(*headers, pair)
+    assert pair in response_headers((*headers, pair), chunked=True)
+
+
+class TestResponse:
+    def test_order_case_and_repeats_are_kept(self) -> None:
+        fields = (
+            (b"set-cookie", b"a=1; Path=/"),
+            (b"Date", b"x"),
+            (b"Set-Cookie", b"b=2"),
+            (b"Content-Length", b"5"),
+            (b"Server", b"n\xe9ginx"),
+            (b"WWW-Authenticate", b"Bearer"),
+            (b"set-cookie", b"a=1; Path=/"),
+        )
+        assert response_headers(fields, chunked=False) == list(fields)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *HOP_BY_HOP,
+            b"Alt-Svc",
+            b"Proxy-Authenticate",
+            b"Access-Control-Allow-Origin",
+            b"Access-Control-Allow-Credentials",
+            b"Access-Control-Allow-Private-Network",
+            b"Access-Control-Expose-Headers",
+        ],
+    )
+    @pytest.mark.parametrize("spell", [bytes, bytes.lower, bytes.upper])
+    def test_dropped(self, name: bytes, spell: type[bytes]) -> None:
+        fields = ((b"A", b"1"), (spell(name), b"x"), (b"B", b"2"), (spell(name), b"y"))
+        assert response_headers(fields, chunked=False) == [(b"A", b"1"), (b"B", b"2")]
+
+    def test_no_length_beside_chunks(self) -> None:
+        fields = ((b"Content-Length", b"5"), (b"A", b"1"), (b"content-LENGTH", b"5"))
+        assert response_headers(fields, chunked=True) == [(b"A", b"1")]
+        assert response_headers(fields, chunked=False) == list(fields)
+
+
+class TestField:
+    def test_the_first_of_several_in_any_case(self) -> None:
+        fields = ((b"B", b"0"), (b"aCCept", b"1"), (b"Accept", b"2"))
+        assert field(fields, b"accept") == b"1"
+
+    def test_an_empty_value_is_a_value(self) -> None:
+        assert field(((b"A", b""),), b"a") == b""
+
+    def test_none(self) -> None:
+        assert field(((b"Accept-X", b"1"),), b"accept") is None
+
+
+class TestWire:
+    def test_head(self) -> None:
+        head = build_head(b"GET /%41 HTTP/1.1", [(b"a", b"\xe9"), (b"A", b"")])
+        assert head == b"GET /%41 HTTP/1.1\r\na: \xe9\r\nA: \r\n\r\n"
+
+    def test_head_without_fields(self) -> None:
+        assert build_head(b"GET / HTTP/1.1", []) == b"GET / HTTP/1.1\r\n\r\n"
+
+    @pytest.mark.parametrize(("size", "line"), [(1, b"1"), (9, b"9"), (10, b"a"), (255, b"ff"), (65536, b"10000")])
+    def test_chunk(self, size: int, line: bytes) -> None:
+        assert build_chunk(b"\r" * size) == line + b"\r\n" + b"\r" * size + b"\r\n"
+
+    def test_last_chunk(self) -> None:
+        assert LAST_CHUNK == b"0\r\n\r\n"

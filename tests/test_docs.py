@@ -1,0 +1,123 @@
+"""What people read and copy agrees with the program."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+from bearerd.settings import load
+from bearerd.settings.model import NAMED, SINGLE
+from bearerd.settings.sources import CONFIG_VARIABLE, UPSTREAM_VARIABLE, variable_name
+from bearerd.settings.values import parse_duration, parse_size
+
+PROJECT = Path(__file__).parent.parent
+DOCUMENT = (PROJECT / "docs" / "configuration.md").read_text(encoding="utf-8")
+EXAMPLE = (PROJECT / "config" / "bearerd.toml").read_text(encoding="utf-8")
+
+HEADINGS = {
+    "listen": "[listen]",
+    "accounts": "[accounts.NAME]",
+    "routes": '[routes."/prefix/"]',
+    "limits": "[limits]",
+    "log": "[log]",
+}
+NAMES = {"accounts": "name", "routes": "/prefix/"}
+SETTINGS = [(section, key) for section, table in (SINGLE | NAMED).items() for key in table.model_fields]
+
+
+def rows(section: str) -> dict[str, list[str]]:
+    """The cells of a section's table by setting; other tables have another number of columns."""
+    _, _, text = DOCUMENT.partition(f"\n## `{HEADINGS[section]}`\n")
+    text = text.partition("\n## ")[0]
+    lines = [line.strip("|").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    return {cells[0].strip(" `"): [cell.strip() for cell in cells] for cells in lines if len(cells) == 5}
+
+
+def variable_of(section: str, key: str) -> str:
+    return variable_name((section, NAMES[section], key) if section in NAMED else (section, key))
+
+
+@pytest.mark.parametrize(("section", "key"), SETTINGS)
+def test_every_setting_is_documented(section: str, key: str) -> None:
+    """Its row has a type, a default, its variable and what it does."""
+    _, kind, default, variable, purpose = rows(section)[key]
+    assert kind
+    assert default
+    assert purpose.endswith(".")
+    assert variable == f"`{variable_of(section, key)}`"
+
+
+@pytest.mark.parametrize("section", HEADINGS)
+def test_nothing_else_is_documented(section: str) -> None:
+    assert set(rows(section)) == set((SINGLE | NAMED)[section].model_fields)
+
+
+@pytest.mark.parametrize(("section", "key"), SETTINGS)
+def test_documented_defaults_are_the_real_ones(section: str, key: str) -> None:
+    default = (SINGLE | NAMED)[section].model_fields[key].default
+    if default is None or default is PydanticUndefined:
+        return
+    shown = json.loads(rows(section)[key][2].strip("`"))
+    parse = {"replay_body": parse_size, "replay_total": parse_size, "command_timeout": parse_duration}
+    assert parse.get(key, lambda value: value)(shown) == default
+
+
+def test_variables_in_the_document_exist() -> None:
+    known = {variable_of(section, key) for section, key in SETTINGS}
+    known |= {name.replace("__NAME__", "__WORK__") for name in known}
+    known |= {CONFIG_VARIABLE, UPSTREAM_VARIABLE, "BEARERD_", "BEARERD_SERVICE_HOST"}
+    assert set(re.findall(r"BEARERD_[\w/]*", DOCUMENT)) <= known
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the files the example names."""
+    for name in ("client-secret", "refresh-token", "token"):
+        (tmp_path / name).write_text("made-up\n")
+    return tmp_path
+
+
+def load_text(folder: Path, text: str) -> set[str]:
+    """The names of the accounts, and those of the settings that the file sets."""
+    path = folder / "bearerd.toml"
+    path.write_text(text)
+    loaded = load(path, {}, {})
+    assert loaded.warnings == ()
+    given = {setting.name for setting in loaded.settings if setting.source != "default"}
+    return given | set(loaded.configuration.accounts)
+
+
+def test_the_example_loads_as_it_is(folder: Path) -> None:
+    assert "work" in load_text(folder, EXAMPLE)
+
+
+def test_the_example_loads_with_everything_taken_in(folder: Path) -> None:
+    text = re.sub(r"(?m)^#(?! )", "", EXAMPLE).replace("\ntoken_endpoint", "\n# token_endpoint")
+    found = load_text(folder, text)
+    assert {"work", "personal", "cloud", "workload"} <= found
+    assert {f"{section}.{key}" for section, table in SINGLE.items() for key in table.model_fields} <= found
+
+
+def test_the_defaults_the_example_shows(folder: Path) -> None:
+    """What is not taken in is what holds anyway, but for the list that is empty."""
+    plain = folder / "bearerd.toml"
+    plain.write_text(EXAMPLE)
+    taken_in = folder / "all.toml"
+    taken_in.write_text(re.sub(r"(?m)^#(?=(port|hosts|replay_\w+|level|format|access) )", "", EXAMPLE))
+    assert load(taken_in, {}, {}).configuration == load(plain, {}, {}).configuration
+
+
+def test_the_least_configuration_of_the_document_loads(folder: Path) -> None:
+    found = re.search(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+    assert found
+    text = found[1].replace("/run/secrets/my-client", "client-secret")
+    assert "work" in load_text(folder, text)
+
+
+def test_the_variables_of_the_document_load(folder: Path) -> None:
+    pairs = dict(re.findall(r"export (\w+)=(\S+)", DOCUMENT))
+    pairs["BEARERD_ACCOUNTS__WORK__CLIENT_SECRET_FILE"] = str(folder / "client-secret")
+    assert load(None, {}, pairs | {CONFIG_VARIABLE: os.devnull}).configuration.accounts
