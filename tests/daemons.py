@@ -7,7 +7,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
 from typing import Final, Self
 
-READY: Final = re.compile(rb"127\.0\.0\.1:(\d+)")
+READY: Final = re.compile(rb"listens on http://127\.0\.0\.1:(\d+)")
 START_S: Final = 20.0
 STOP_S: Final = 20.0
 
@@ -21,6 +21,7 @@ class RunningDaemon:
     def __init__(self, folder: Path, toml: str) -> None:
         self._file = folder / "bearerd.toml"
         self._file.write_text("[listen]\nport = 0\n" + toml)
+        self._file.chmod(0o600)
         self._said = bytearray()
         self._ready = asyncio.Event()
         self._reader: asyncio.Task[None]

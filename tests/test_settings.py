@@ -1,7 +1,8 @@
 """Settings: what each source means, which wins, and the line for everything that can be wrong."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -698,13 +699,37 @@ def test_a_file_that_cannot_be_read(folder: Path, name: str, why: str) -> None:
         assert str(caught.value) == expected
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+@contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """Root may read everything, so for a while it is somebody else."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
 @pytest.mark.parametrize("key", ["client_secret_file", "token_file"])
 def test_permission_denied(folder: Path, key: str) -> None:
     (folder / "secret").chmod(0)
-    table = CLIENT if key == "client_secret_file" else "[accounts.work]\n"
-    assert refuse(folder, f'{table}{key} = "secret"\n{ROOT}') == (
-        f"accounts.work.{key}: secret cannot be read: permission denied; mend that or name another file"
+    variables = {
+        f"BEARERD_ACCOUNTS__WORK__{key.upper()}": str(folder / "secret"),
+        "BEARERD_UPSTREAM": "http://[::1]/",
+    }
+    if key == "client_secret_file":
+        variables |= {
+            "BEARERD_ACCOUNTS__WORK__GRANT": "client_credentials",
+            "BEARERD_ACCOUNTS__WORK__CLIENT_ID": "cli",
+            "BEARERD_ACCOUNTS__WORK__ISSUER": "https://login.example.com",
+        }
+    with bound_by_permissions(), pytest.raises(ConfigError) as caught:
+        load(None, {}, variables)
+    assert str(caught.value) == (
+        f"accounts.work.{key} (from BEARERD_ACCOUNTS__WORK__{key.upper()}): {folder}/secret cannot be read: "
+        "permission denied; mend that or name another file"
     )
 
 

@@ -46,18 +46,18 @@ def authorization_of(request: TokenRequest) -> str | None:
     return dict(request.headers).get("Authorization")
 
 
-def reply(body: bytes | object, status: int = 200, retry_after: str | None = None) -> Granted | Failure:
+def reply(body: object, status: int = 200, retry_after: str | None = None) -> Granted | Failure:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return parse_token_reply(status, raw, NOW, retry_after=retry_after)
 
 
-def granted(body: bytes | object) -> Granted:
+def granted(body: object) -> Granted:
     result = reply(body)
     assert isinstance(result, Granted)
     return result
 
 
-def failed(body: bytes | object, status: int = 200, retry_after: str | None = None) -> Failure:
+def failed(body: object, status: int = 200, retry_after: str | None = None) -> Failure:
     result = reply(body, status, retry_after)
     assert isinstance(result, Failure)
     return result
@@ -302,7 +302,11 @@ class TestRefused:
             (400, "invalid_request", PERMANENT),
             (400, "unsupported_grant_type", PERMANENT),
             (200, "incorrect_client_credentials", PERMANENT),  # how GitHub says it
-            (400, "INVALID_GRANT", PERMANENT),  # codes are compared exactly: a login is not ended by guesswork
+            (
+                400,
+                "INVALID_GRANT",
+                PERMANENT,
+            ),  # codes are compared exactly: a login is not ended by guesswork
             (400, "temporarily_unavailable", TRANSIENT),
             (400, "server_error", TRANSIENT),
             (400, "slow_down", TRANSIENT),
@@ -360,14 +364,26 @@ class TestRefused:
 
     def test_credentials_in_a_peers_text_are_masked(self) -> None:
         """Servers have been seen to quote what they were sent."""
-        body = {"error": "refresh_token=canary-1", "error_description": "bad Bearer canary-2 \"secret\": 'canary-3'"}
+        body = {
+            "error": "refresh_token=canary-1",
+            "error_description": "bad Bearer canary-2 \"secret\": 'canary-3'",
+        }
         assert "canary" not in failed(body, 400).reason
 
 
 class TestLifetime:
     @pytest.mark.parametrize(
         ("value", "seconds"),
-        [(1, 1.0), (0.5, 0.5), ("60", 60.0), (0, None), (-1, None), (True, None), (None, None), (b"60", None)],
+        [
+            (1, 1.0),
+            (0.5, 0.5),
+            ("60", 60.0),
+            (0, None),
+            (-1, None),
+            (True, None),
+            (None, None),
+            (b"60", None),
+        ],
     )
     def test_numbers_and_numeric_texts(self, value: object, seconds: float | None) -> None:
         assert parse_lifetime(value) == seconds

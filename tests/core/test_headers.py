@@ -43,7 +43,9 @@ OTHERS: Fields = (
 )
 
 
-def send(*headers: tuple[bytes, bytes], framing: tuple[bytes, bytes] | None = None) -> list[tuple[bytes, bytes]]:
+def send(
+    *headers: tuple[bytes, bytes], framing: tuple[bytes, bytes] | None = None
+) -> list[tuple[bytes, bytes]]:
     return request_headers(
         headers, authority=b"api.test", via=b"1.1 us", framing=framing, authorization=OURS[1]
     )
@@ -125,7 +127,9 @@ def test_what_connection_names_is_dropped(connection: Fields) -> None:
 )
 def test_connection_cannot_take_ours_away(option: bytes) -> None:
     """CVE-2024-45410: what is nominated goes before ours is set."""
-    assert passed((b"Connection", option), (b"Authorization", b"Bearer dummy"), (b"A", b"1")) == [(b"A", b"1")]
+    assert passed((b"Connection", option), (b"Authorization", b"Bearer dummy"), (b"A", b"1")) == [
+        (b"A", b"1")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +172,9 @@ VALUES = st.one_of(
     st.lists(NAMES, max_size=3).map(b", ".join),
     st.binary(max_size=12).map(lambda value: value.translate(None, b"\r\n\0")),
 )
-HEADERS = st.lists(st.tuples(st.builds(lambda spell, name: spell(name), SPELLINGS, NAMES), VALUES), max_size=12)
+HEADERS = st.lists(
+    st.tuples(st.builds(lambda spell, name: spell(name), SPELLINGS, NAMES), VALUES), max_size=12
+)
 
 
 def canonical(name: bytes) -> bytes:
@@ -182,7 +188,7 @@ def test_whatever_the_client_sends(headers: list[tuple[bytes, bytes]]) -> None:
     sent = send(*headers, framing=(b"Content-Length", b"3"))
     names = [canonical(name) for name, _ in sent]
     assert sent[-1] == OURS
-    assert [name for name in names if name.endswith(b"authorization")].count(b"authorization") == 1
+    assert names.count(b"authorization") == 1
     assert b"proxy-authorization" not in names
     assert names.count(b"host") == names.count(b"content-length") == 1
     assert not {canonical(name) for name in HOP_BY_HOP} & set(names)
@@ -254,7 +260,9 @@ class TestWire:
     def test_head_without_fields(self) -> None:
         assert build_head(b"GET / HTTP/1.1", []) == b"GET / HTTP/1.1\r\n\r\n"
 
-    @pytest.mark.parametrize(("size", "line"), [(1, b"1"), (9, b"9"), (10, b"a"), (255, b"ff"), (65536, b"10000")])
+    @pytest.mark.parametrize(
+        ("size", "line"), [(1, b"1"), (9, b"9"), (10, b"a"), (255, b"ff"), (65536, b"10000")]
+    )
     def test_chunk(self, size: int, line: bytes) -> None:
         assert build_chunk(b"\r" * size) == line + b"\r\n" + b"\r" * size + b"\r\n"
 

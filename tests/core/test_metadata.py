@@ -81,28 +81,37 @@ def test_an_unfit_endpoint(endpoint: str, reason: str) -> None:
 
 @pytest.mark.parametrize(
     "named",
-    ["https://login.test/", "https://LOGIN.test", "https://login.test:443", "http://login.test", "", None, 5, []],
+    [
+        "https://login.test/",
+        "https://LOGIN.test",
+        "https://login.test:443",
+        "http://login.test",
+        "",
+        None,
+        5,
+        [],
+    ],
 )
 def test_the_issuer_is_compared_byte_for_byte(named: object) -> None:
     """RFC 8414 section 3.3: what looks equal may be another server's (mix-up)."""
-    with pytest.raises(MetadataError, match="^names another issuer"):
+    with pytest.raises(MetadataError, match=r"^names another issuer"):
         parse_metadata(ISSUER, document(issuer=named))
 
 
 def test_a_trailing_slash_is_part_of_the_issuer() -> None:
-    with pytest.raises(MetadataError, match="^names another issuer"):
+    with pytest.raises(MetadataError, match=r"^names another issuer"):
         parse_metadata(ISSUER + "/", document())
     assert parse_metadata(ISSUER + "/", document(issuer=ISSUER + "/")).issuer == ISSUER + "/"
 
 
 @pytest.mark.parametrize("endpoint", [None, 5, True, [], {"url": "https://login.test/token"}])
 def test_no_endpoint(endpoint: object) -> None:
-    with pytest.raises(MetadataError, match="^has no token_endpoint; set token_endpoint"):
+    with pytest.raises(MetadataError, match=r"^has no token_endpoint; set token_endpoint"):
         parse_metadata(ISSUER, document(token_endpoint=endpoint))
 
 
 def test_an_endpoint_left_out() -> None:
-    with pytest.raises(MetadataError, match="^has no token_endpoint; set token_endpoint"):
+    with pytest.raises(MetadataError, match=r"^has no token_endpoint; set token_endpoint"):
         parse_metadata(ISSUER, b'{"issuer": "https://login.test"}')
 
 
@@ -112,7 +121,7 @@ def test_an_endpoint_left_out() -> None:
     ids=["empty", "HTML", "list", "text", "null", "binary", "truncated", "deep"],
 )
 def test_no_document(body: bytes) -> None:
-    with pytest.raises(MetadataError, match="^is no JSON object$"):
+    with pytest.raises(MetadataError, match=r"^is no JSON object$"):
         parse_metadata(ISSUER, body)
 
 

@@ -1,8 +1,9 @@
 """The command line. Each command is a module, imported when it is used: `bearerd token` must be quick."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -12,6 +13,13 @@ from bearerd.errors import BearerdError, ConfigError, LoginRequired
 
 COMMANDS: Final = ("run", "demo", "token", "status", "config")
 """Modules of this package, each with a click command named `command`."""
+
+config_option: Final[Callable[[Callable[..., Any]], Callable[..., Any]]] = click.option(
+    "-c", "--config", "path", type=click.Path(path_type=Path), help="The configuration file."
+)
+port_option: Final[Callable[[Callable[..., Any]], Callable[..., Any]]] = click.option(
+    "--port", type=click.IntRange(0, 65535), help="Where to listen; 0 lets the system choose."
+)
 
 _EXIT_CODES: Final = ((LoginRequired, 4), (ConfigError, 78))
 

@@ -2,20 +2,17 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
+
+from bearerd.cli import config_option
 
 if TYPE_CHECKING:
     from bearerd.settings import Loaded
 
 FORMAT_VERSION: Final = 1
-
-_config_option: Final[Callable[[Callable[..., Any]], Callable[..., Any]]] = click.option(
-    "-c", "--config", "path", type=click.Path(path_type=Path), help="The configuration file."
-)
 
 
 @click.group("config")
@@ -24,7 +21,7 @@ def command() -> None:
 
 
 @command.command("check")
-@_config_option
+@config_option
 def check(path: Path | None) -> None:
     """Say whether the configuration is good, and warn of what is not wise."""
     from bearerd.settings import load
@@ -38,7 +35,7 @@ def check(path: Path | None) -> None:
 
 
 @command.command("show")
-@_config_option
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(path: Path | None, *, as_json: bool) -> None:
     """Print the values in effect and where each is from. Secrets are masked."""

@@ -2,11 +2,12 @@
 
 import click
 
+from bearerd.cli import port_option
 from bearerd.core.configuration import DEFAULT_PORT
 
 
 @click.command("demo")
-@click.option("--port", type=click.IntRange(0, 65535), help="Where to listen; 0 lets the system choose.")
+@port_option
 def command(port: int | None) -> None:
     """Run an embedded authorization server and API to try bearerd on. Loopback only."""
     serve_demo(port)

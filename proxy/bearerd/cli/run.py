@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bearerd.cli import config_option, port_option
 from bearerd.cli.demo import serve_demo
 from bearerd.errors import NotConfigured
 
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="The configuration file.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Where to listen; 0 lets the system choose.")
+@config_option
+@port_option
 @click.option("--upstream", multiple=True, metavar="[/PREFIX=]URL", help="An upstream; may be given again.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")
 @click.option("--or-demo", is_flag=True, help="Run the demo where there is no configuration.")
@@ -29,14 +30,16 @@ def command(
     given = {"port": port, "upstream": upstream, "log_level": log_level}
     flags = {name: value for name, value in given.items() if value not in {None, ()}}
     try:
-        configuration = load(path, flags, os.environ).configuration
+        loaded = load(path, flags, os.environ)
     except NotConfigured:
         if not or_demo:
             raise
         serve_demo(port)
         return
-    logs.configure(configuration.log)
-    daemon.run(daemon.serve(configuration, lambda running: click.echo(describe(running), err=True)))
+    for warning in loaded.warnings:
+        click.echo(f"bearerd: warning: {warning}", err=True)
+    logs.configure(loaded.configuration.log)
+    daemon.run(daemon.serve(loaded.configuration, lambda running: click.echo(describe(running), err=True)))
 
 
 def describe(running: "Daemon") -> str:

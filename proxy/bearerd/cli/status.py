@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from bearerd.cli import config_option
 from bearerd.errors import BearerdError
 
 
 @click.command("status")
-@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="The configuration file.")
+@config_option
 @click.option("--port", type=click.IntRange(1, 65535), help="The port of the daemon to ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the status document.")
 def command(path: Path | None, port: int | None, *, as_json: bool) -> None:

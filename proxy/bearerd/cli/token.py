@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bearerd.cli import config_option
+
 if TYPE_CHECKING:
     from bearerd.core.accounts import Account
     from bearerd.core.tokens import TokenSet
@@ -17,7 +19,7 @@ FORMAT_VERSION = 1
 
 @click.command("token")
 @click.argument("account")
-@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="The configuration file.")
+@config_option
 @click.option(
     "--format", "form", type=click.Choice(["raw", "json", "header"]), default="raw", help="How it is printed."
 )

@@ -89,13 +89,14 @@ class Forwarder:
             return answer_problem(broken_upstream(error))
         except BodyError:
             return answer_problem(_BAD_BODY)
+        transport = call.request.transport  # the server lets go of it before it cancels us
         try:
             return await relay(call.request, response)
         except UpstreamError:
             self._log.warning("request.cut_short", route=call.route.name)
-            return cut_off(call.request)
-        except Exception:
-            cut_off(call.request)
+            return cut_off(transport)
+        except BaseException:
+            cut_off(transport)
             raise
         finally:
             await response.aclose()

@@ -1,5 +1,10 @@
 """Writing answers to the client: relayed ones byte for byte, our own as problems."""
 
+import asyncio
+import socket
+import struct
+import sys
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
@@ -90,8 +95,12 @@ async def _write(request: web.BaseRequest, data: bytes) -> None:
         await request.protocol._drain_helper()  # noqa: SLF001  # the server's own flow control: decision 0002
 
 
-def cut_off(request: web.BaseRequest) -> Written:
+def cut_off(transport: asyncio.Transport | None) -> Written:
     """End the client's connection in the middle of an answer, so that it cannot be taken for a whole one."""
-    if request.transport is not None:
-        request.transport.abort()
+    if transport is not None:
+        # With RST: an orderly end would complete a body that has no length (HTTP/1.0 clients).
+        with suppress(OSError):
+            linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        transport.abort()
     return Written(502, keep_alive=False)

@@ -1,0 +1,247 @@
+"""`run`, `demo`, `token` and `status`, as processes: what they print, where, and how they end."""
+
+import asyncio
+import json
+import os
+import re
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from daemons import RunningDaemon
+
+STATIC = """
+[accounts.work]
+token = "the-static-token"
+[routes."/"]
+upstream = "http://127.0.0.1:9"
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def environment(home: Path) -> Mapping[str, str]:
+    """An empty home, and none of this machine's settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BEARERD_")}
+    return kept | {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "config")}
+
+
+async def bearerd(home: Path, *words: str | Path) -> Ended:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bearerd", *map(str, words)),
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=environment(home),
+    )
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+@asynccontextmanager
+async def demo(home: Path, *words: str) -> AsyncIterator[str]:
+    """A demo that runs, as what it printed; it ends by SIGTERM and with status 0."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bearerd", *words),
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=DEVNULL,
+        env=environment(home),
+    )
+    assert process.stdout is not None
+    try:
+        printed = b""
+        async with asyncio.timeout(20):
+            while printed.count(b"curl") < 4:
+                line = await process.stdout.readline()
+                assert line, printed
+                printed += line
+        yield printed.decode()
+    finally:
+        process.terminate()
+        assert await process.wait() == 0
+
+
+async def shell(command: str) -> str:
+    """What a person gets who pastes `command`."""
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+    )
+    async with asyncio.timeout(30):
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "given.toml"
+    path.write_text(STATIC)
+    path.chmod(0o600)
+    return path
+
+
+class TestRun:
+    async def test_without_a_configuration_it_names_the_ways_out(self, tmp_path: Path) -> None:
+        ended = await bearerd(tmp_path, "run")
+        assert ended.status == 78
+        assert ended.out == ""
+        first, *rest = ended.err.splitlines()
+        assert first == (
+            f"bearerd: there is no configuration; write one to {tmp_path}/config/bearerd/bearerd.toml, "
+            "or try: bearerd demo"
+        )
+        assert any("[accounts.work]" in line for line in rest)
+
+    async def test_a_port_in_use_is_one_line_and_status_78(self, tmp_path: Path, file: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            ended = await bearerd(tmp_path, "run", "-c", file, "--port", str(port))
+        assert (ended.status, ended.out) == (78, "")
+        assert ended.err == (
+            f"bearerd: listen.port: {port} on 127.0.0.1 is in use by another program; "
+            "stop it, or choose another with --port or listen.port\n"
+        )
+
+    async def test_a_bad_file_is_one_line_per_problem_and_status_78(self, tmp_path: Path, file: Path) -> None:
+        file.write_text(STATIC.replace("upstream", "upstreem"))
+        ended = await bearerd(tmp_path, "run", "-c", file)
+        assert ended.status == 78
+        assert len(ended.err.splitlines()) == 2
+        assert "did you mean" in ended.err
+        assert "missing" in ended.err
+
+    async def test_it_says_where_it_listens_and_what_leads_where(self, tmp_path: Path) -> None:
+        async with RunningDaemon(tmp_path, STATIC) as daemon:
+            """It has to end before all that it said can be read."""
+        assert f"bearerd listens on {daemon.url} and http://[::1]:{daemon.port}\n" in daemon.log
+        assert "  / -> http://127.0.0.1:9 with a token of work\n" in daemon.log
+        assert "warning" not in daemon.log
+
+    async def test_a_warning_is_a_line_on_standard_error(self, tmp_path: Path) -> None:
+        async with RunningDaemon(tmp_path, STATIC.replace("127.0.0.1:9", "api.example")) as daemon:
+            assert daemon.log.startswith("bearerd: warning: ")
+
+
+class TestDemo:
+    @pytest.mark.parametrize("words", [("demo",), ("run", "--or-demo")], ids=" ".join)
+    async def test_the_commands_it_prints_work_as_they_stand(
+        self, tmp_path: Path, words: tuple[str, ...]
+    ) -> None:
+        async with demo(tmp_path, *words, "--port", "0") as printed:
+            hello, watch, revoke = (line.strip() for line in printed.splitlines() if line.startswith("  "))
+            answer = json.loads(await shell(hello))
+            assert answer["method"] == "GET"
+            assert answer["path"] == "/hello"
+            assert 0 < answer["seconds_left"] <= 60
+            assert re.fullmatch("[0-9a-f]{12}", answer["token_fingerprint"])
+            short = watch.replace("1 2 3 4 5 6 7", "1").replace("sleep 10", "sleep 0")
+            assert answer["token_fingerprint"] in await shell(short)
+            after = (await shell(revoke)).split("}")[1] + "}"
+            assert json.loads(after)["token_fingerprint"] != answer["token_fingerprint"]
+
+    async def test_with_a_configuration_the_demo_is_not_run(self, tmp_path: Path, file: Path) -> None:
+        file.write_text("nonsense")
+        ended = await bearerd(tmp_path, "run", "--or-demo", "-c", file)
+        assert ended.status == 78
+
+
+class TestToken:
+    async def test_raw_is_the_token_and_a_newline_and_nothing_else(self, tmp_path: Path, file: Path) -> None:
+        assert await bearerd(tmp_path, "token", "work", "-c", file) == Ended(0, "the-static-token\n", "")
+
+    async def test_header(self, tmp_path: Path, file: Path) -> None:
+        ended = await bearerd(tmp_path, "token", "work", "-c", file, "--format", "header")
+        assert ended == Ended(0, "Authorization: Bearer the-static-token\n", "")
+
+    async def test_json(self, tmp_path: Path, file: Path) -> None:
+        ended = await bearerd(tmp_path, "token", "work", "-c", file, "--format", "json")
+        document = json.loads(ended.out)
+        assert document["format_version"] == 1
+        assert document["access_token"] == "the-static-token"
+        assert document["token_type"] == "Bearer"
+        assert document["expires"].endswith("+00:00")
+        assert document["expires_at"] > 0
+
+    async def test_an_unknown_account_is_a_usage_error_that_lists_the_known(
+        self, tmp_path: Path, file: Path
+    ) -> None:
+        ended = await bearerd(tmp_path, "token", "wrok", "-c", file)
+        assert (ended.status, ended.out) == (2, "")
+        assert "there is no account wrok; there is work" in ended.err
+
+    async def test_a_single_use_refresh_token_is_not_spent(self, tmp_path: Path, file: Path) -> None:
+        """Nothing listens at the token endpoint: were it asked, the error would be another."""
+        file.write_text(
+            '[accounts.work]\nrefresh_token = "r"\nclient_id = "c"\ntoken_endpoint = "http://127.0.0.1:9/token"\n'
+            '[routes."/"]\nupstream = "http://127.0.0.1:9"\n'
+        )
+        ended = await bearerd(tmp_path, "token", "work", "-c", file)
+        assert (ended.status, ended.out) == (1, "")
+        assert "its successor would be lost" in ended.err
+
+    async def test_a_source_that_gives_nothing_is_an_error_on_standard_error(
+        self, tmp_path: Path, file: Path
+    ) -> None:
+        file.write_text(STATIC.replace('token = "the-static-token"', 'command = ["false"]'))
+        ended = await bearerd(tmp_path, "token", "work", "-c", file)
+        assert (ended.status, ended.out) == (1, "")
+        assert ended.err.endswith("bearerd: the command ended with status 1; run it by hand to see why\n")
+
+
+class TestStatus:
+    async def test_a_table_for_people_and_json_for_programs(self, tmp_path: Path) -> None:
+        async with RunningDaemon(tmp_path, STATIC) as daemon:
+            async with aiohttp.ClientSession() as session, session.get(f"{daemon.url}/x") as response:
+                assert response.status == 502
+            table = await bearerd(tmp_path, "status", "--port", str(daemon.port))
+            document = await bearerd(tmp_path, "status", "--port", str(daemon.port), "--json")
+        header, row = table.out.splitlines()
+        assert header.split("  ")[0] == "ACCOUNT"
+        assert re.fullmatch(r"work +active +\d+ s +\S+\+00:00", row)
+        assert json.loads(document.out)["accounts"][0]["name"] == "work"
+        assert "the-static-token" not in table.out + document.out
+
+    async def test_what_is_wrong_stands_below_the_table(self, tmp_path: Path) -> None:
+        toml = STATIC.replace('token = "the-static-token"', 'command = ["false"]')
+        async with RunningDaemon(tmp_path, toml) as daemon:
+            async with aiohttp.ClientSession() as session, session.get(f"{daemon.url}/x") as response:
+                assert response.status == 503
+            ended = await bearerd(tmp_path, "status", "--port", str(daemon.port))
+        assert ended.out.splitlines()[1].split() == ["work", "waiting", "-", "-"]
+        assert ended.out.splitlines()[2] == "work: the command ended with status 1; run it by hand to see why"
+
+    async def test_no_daemon_is_an_error_that_says_how_to_start_one(self, tmp_path: Path, file: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        expected = Ended(1, "", f"bearerd: no bearerd answers on port {port}; start one with: bearerd run\n")
+        assert await bearerd(tmp_path, "status", "--port", str(port)) == expected
+        file.write_text(f"[listen]\nport = {port}\n{STATIC}")
+        assert await bearerd(tmp_path, "status", "-c", file) == expected
+
+    async def test_another_program_on_the_port_is_not_taken_for_one(self, tmp_path: Path) -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            assert (await bearerd(tmp_path, "status", "--port", str(port))).status == 1
