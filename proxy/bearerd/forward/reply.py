@@ -99,7 +99,7 @@ def cut_off(transport: asyncio.Transport | None) -> Written:
     """End the client's connection in the middle of an answer, so that it cannot be taken for a whole one."""
     if transport is not None:
         # With RST: an orderly end would complete a body that has no length (HTTP/1.0 clients).
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # it has been closed already
             linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         transport.abort()
