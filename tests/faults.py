@@ -88,10 +88,10 @@ class FaultServer:
     `requests` are the raw requests that were read, in order; `peers` the connections, in order.
     """
 
-    def __init__(self, *scripts: Script, receive_buffer: int | None = None) -> None:
+    def __init__(self, *scripts: Script, receive_buffer: int | None = None, port: int = 0) -> None:
         assert scripts, "a server needs a script"
         self._scripts = scripts
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         if receive_buffer is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.setblocking(False)

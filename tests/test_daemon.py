@@ -161,7 +161,7 @@ class TestServing:
             async with running(configuration(absent, demo.api_url)) as daemon:
                 status, text = await get(f"{daemon.addresses[0]}/x")
                 assert status == 503
-                assert "the issuer's metadata cannot be read: the token endpoint cannot be reached" in text
+                assert "the issuer cannot be reached" in text
                 assert (await get(f"{daemon.addresses[0]}/-/readyz"))[0] == 200
 
     async def test_stopping_lets_a_call_in_flight_finish(self) -> None:
@@ -176,6 +176,21 @@ class TestServing:
             await asyncio.sleep(0.2)
             await daemon.stop()
             assert (await call)[0] == 200
+
+    async def test_stopping_takes_no_longer_than_it_says(self) -> None:
+        async def never(token: str) -> bool:
+            await asyncio.sleep(30)
+            return bool(token)
+
+        async with ApiUpstream(never) as api:
+            daemon = Daemon(configuration(STATIC, api.url))
+            await daemon.start()
+            call = asyncio.create_task(get(f"{daemon.addresses[0]}/x"))
+            await asyncio.sleep(0.2)
+            async with asyncio.timeout(1.5):
+                await daemon.stop(drain_s=1.0)
+            with pytest.raises(aiohttp.ClientError):
+                await call
 
     async def test_a_defect_of_ours_is_a_500_that_tells_nothing(self) -> None:
         async with (

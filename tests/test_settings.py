@@ -1,8 +1,7 @@
 """Settings: what each source means, which wins, and the line for everything that can be wrong."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from bearerd.errors import ConfigError, NotConfigured
 from bearerd.settings import Loaded, default_path, load
 from bearerd.settings.model import NAMED, SINGLE
 from bearerd.settings.sources import variable_name
+from users import bound_by_permissions
 
 STATIC = '[accounts.work]\ntoken = "t0ken"\n'
 ROOT = '[routes."/"]\nupstream = "https://api.example.com/v1"\n'
@@ -697,19 +697,6 @@ def test_a_file_that_cannot_be_read(folder: Path, name: str, why: str) -> None:
         with pytest.raises(ConfigError) as caught:
             load(options[0], {}, options[1])
         assert str(caught.value) == expected
-
-
-@contextmanager
-def bound_by_permissions() -> Iterator[None]:
-    """Root may read everything, so for a while it is somebody else."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.mark.parametrize("key", ["client_secret_file", "token_file"])

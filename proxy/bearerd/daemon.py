@@ -18,7 +18,7 @@ from bearerd.control.pages import Pages
 from bearerd.control.status import build_status
 from bearerd.core.accounts import Account, CommandSource, FileSource, Grant, OAuthSource, StaticSource
 from bearerd.core.configuration import Configuration, Listen
-from bearerd.core.guard import Guard, Head, build_guard, refuse
+from bearerd.core.guard import Guard, Head, build_guard, origin_form, refuse
 from bearerd.core.lifecycle import (
     Event,
     LoginRequired,
@@ -49,6 +49,7 @@ from bearerd.tokens.refresh import RefreshProtocol
 T = TypeVar("T")
 
 DRAIN_S: Final = 8.0  # container runtimes kill at 10 s
+CUT_OFF_S: Final = 0.1  # for the server to end what the drain has not
 KEEPALIVE_S: Final = 75.0
 LINE_LIMIT: Final = 16 << 10
 FIELD_LIMIT: Final = 32 << 10
@@ -138,6 +139,7 @@ class Daemon:
         self._pool = UpstreamPool()
         self._servers: list[asyncio.Server] = []
         self._server: web.Server | None = None
+        self._front: Front
         self.port = configuration.listen.port
 
     @property
@@ -152,8 +154,9 @@ class Daemon:
         for name, account in self._configuration.accounts.items():
             self._managers[name] = build_manager(account, self._clock)
             await self._managers[name].start(initial_token(account))
+        self._front = self._build_front()
         self._server = web.Server(
-            self._front(),
+            self._front,
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_S,
             access_log=None,
@@ -171,7 +174,8 @@ class Daemon:
             server.close()
         if self._server is not None:
             self._server.pre_shutdown()
-            await self._server.shutdown(drain_s)
+            await self._front.drained(drain_s)
+            await self._server.shutdown(CUT_OFF_S)
         await asyncio.gather(*(manager.aclose() for manager in self._managers.values()))
         self._pool.close()
         self._log.info("daemon.stopped")
@@ -181,7 +185,7 @@ class Daemon:
         states = {name: manager.state for name, manager in self._managers.items()}
         return build_status(states, self._configuration.routes, self.addresses, self._clock.wall())
 
-    def _front(self) -> "Front":
+    def _build_front(self) -> "Front":
         pseudonym = f"bearerd-{secrets.token_hex(8)}"
         limits = self._configuration.limits
         forwarder = Forwarder(
@@ -203,12 +207,31 @@ class Front:
         self._guard = guard
         self._forwarder = forwarder
         self._pages = pages
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._log = structlog.get_logger("bearerd.front")
 
+    async def drained(self, limit_s: float) -> None:
+        """Until no call is in flight, at most `limit_s` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._idle.wait()
+
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            return await self._answer(request)
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         head = Head(
             request.method,
-            request.raw_path.encode("utf-8", "surrogateescape"),
+            origin_form(self._guard, request.raw_path.encode("utf-8", "surrogateescape")),
             (request.version.major, request.version.minor),
             request.raw_headers,
         )
@@ -228,7 +251,7 @@ class Front:
 
     def _refused(self, head: Head, problem: Problem) -> web.Response:
         path = path_of(head.target).decode("latin-1")
-        self._log.warning("request.refused", code=problem.code, method=head.method, path=path)
+        self._log.warning("request.refused", problem=problem.code, method=head.method, path=path)
         return answer_problem(problem)
 
 

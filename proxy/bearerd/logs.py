@@ -48,7 +48,12 @@ def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """A structlog processor that masks secrets in every value, and puts first what people look for first."""
     del logger, method
     order = {key: event[key] for key in _FIRST if key in event} | dict(event)
-    return {key: redact_value(key, value) for key, value in order.items()}
+    return {key: redact_value(key, _without_text(value)) for key, value in order.items()}
+
+
+def _without_text(value: object) -> object:
+    """An exception is its kind: what it says may hold anything."""
+    return type(value).__qualname__ if isinstance(value, BaseException) else value
 
 
 def escape(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -90,9 +95,12 @@ class _Bridge(logging.Handler):
     """What libraries log through the standard library, as events of ours; no traceback texts."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields: dict[str, Any] = {"logger": record.name, "message": redact_text(_message(record))}
+        message = _message(record)
+        fields: dict[str, Any] = {"logger": record.name}
         if record.exc_info and record.exc_info[1]:
             fields["trace"] = frames(record.exc_info[1])
+            message = message.partition("\n")[0]  # asyncio puts the exception's text on a further line
+        fields["message"] = redact_text(message)
         structlog.get_logger("bearerd.library").log(_level(record.levelno), "library.message", **fields)
 
 

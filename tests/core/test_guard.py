@@ -2,7 +2,7 @@
 
 import pytest
 
-from bearerd.core.guard import Guard, Head, build_guard, refuse
+from bearerd.core.guard import Guard, Head, build_guard, origin_form, refuse
 from bearerd.core.problems import Problem, problem_body, problem_headers
 
 GUARD = build_guard(6750, ["Proxy.Test:6750", "named.test"], "bearerd-0123")
@@ -26,7 +26,6 @@ def refusal(request: Head, guard: Guard = GUARD) -> tuple[int, str] | None:
     if problem is None:
         return None
     assert problem_body(problem)
-    assert any(name == "Proxy-Status" for name, _ in problem_headers(problem)) or problem.proxy_error is None
     return problem.status, problem.code
 
 
@@ -102,6 +101,7 @@ class TestHost:
     def test_not_ours(self, value: bytes, target: bytes) -> None:
         """DNS rebinding: exact values only, on our own pages too."""
         assert refusal(head(host=((b"Host", value),), target=target)) == WRONG
+        assert full(head(host=((b"Host", value),), target=target)).close
 
     @pytest.mark.parametrize(
         "hosts",
@@ -113,6 +113,7 @@ class TestHost:
         self, hosts: tuple[tuple[bytes, bytes], ...], version: tuple[int, int]
     ) -> None:
         assert refusal(head(host=hosts, version=version)) == BAD
+        assert full(head(host=hosts, version=version)).close
 
     def test_an_allowed_origin_does_not_open_another_host(self) -> None:
         request = head((b"Origin", b"http://localhost:6750"), host=((b"Host", b"evil.test:6750"),))
@@ -285,6 +286,35 @@ class TestMethodAndTarget:
         assert refusal(head(target=target)) == WRONG
         assert full(head(target=target)).close
 
+    @pytest.mark.parametrize(
+        "name", [b"localhost:6750", b"127.0.0.1:6750", b"[::1]:6750", b"proxy.test:6750"]
+    )
+    @pytest.mark.parametrize("path", [b"/", b"/%41?x=http://evil.test/", b"//evil.test/", b"/-/status"])
+    def test_an_absolute_url_of_our_own_is_its_path(self, name: bytes, path: bytes) -> None:
+        """RFC 9112 section 3.2.2: a server must accept it."""
+        assert origin_form(GUARD, b"http://" + name + path) == path
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            b"/service/x",
+            b"/http://localhost:6750/x",
+            b"//localhost:6750/x",
+            b"http://evil.test/",
+            b"http://localhost/x",
+            b"http://localhost:67500/x",
+            b"http://localhost:6750.evil.test/x",
+            b"http://localhost:6750@evil.test/x",
+            b"http://localhost:6750\\@evil.test/x",
+            b"https://localhost:6750/x",
+            b"localhost:6750/x",
+            b"*",
+            b"",
+        ],
+    )
+    def test_any_other_target_stays_as_it_is(self, target: bytes) -> None:
+        assert origin_form(GUARD, target) == target
+
     def test_the_asterisk_is_for_options_alone(self) -> None:
         assert refusal(head(method="OPTIONS", target=b"*")) is None
         assert refusal(head(method="OPTIONS", target=b"**")) == WRONG
@@ -293,9 +323,11 @@ class TestMethodAndTarget:
     def test_any_path_may(self, target: bytes) -> None:
         assert refusal(head(target=target)) is None
 
-    def test_http_0_9(self) -> None:
-        assert refusal(head(version=(0, 9))) == BAD
-        assert full(head(version=(0, 9), host=())).close
+    @pytest.mark.parametrize("version", [(0, 9), (2, 0), (1, 2)])
+    def test_other_versions(self, version: tuple[int, int]) -> None:
+        """The parser lets a request line that says HTTP/0.9 or HTTP/2.0 pass."""
+        assert refusal(head(version=version)) == BAD
+        assert full(head(version=version, host=())).close
 
     def test_http_1_0_with_a_host(self) -> None:
         assert refusal(head(version=(1, 0))) is None
@@ -378,6 +410,25 @@ class TestLoop:
     )
     def test_others_may(self, fields: list[tuple[bytes, bytes]]) -> None:
         assert refusal(head(*fields)) is None
+
+
+@pytest.mark.parametrize(
+    ("request_head", "proxy_error"),
+    [
+        (head(method="TRACE"), "http_request_denied"),
+        (head(target=b"http://evil.test/"), "http_request_denied"),
+        (head(version=(0, 9)), "http_request_error"),
+        (head(host=()), "http_request_error"),
+        (head(host=((b"Host", b"evil.test"),)), "http_request_denied"),
+        (head((b"Transfer-Encoding", b"gzip")), "http_request_error"),
+        (head((b"Origin", b"null")), "http_request_denied"),
+        (head((b"Via", b"1.1 bearerd-0123")), "proxy_loop_detected"),
+    ],
+    ids=["method", "target", "version", "no Host", "Host", "framing", "origin", "loop"],
+)
+def test_proxy_status(request_head: Head, proxy_error: str) -> None:
+    """RFC 9209: error types of the registry."""
+    assert ("Proxy-Status", f"bearerd; error={proxy_error}") in problem_headers(full(request_head))
 
 
 def test_the_first_rule_that_speaks_decides() -> None:

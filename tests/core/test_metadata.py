@@ -60,7 +60,7 @@ UNFIT = [
     ("https://login.test@evil.test/", "has a user name in it"),
     ("https://user:canary@login.test/", "has a user name in it"),
     ("https:///token", "names no host"),
-    ("https://login.test/token?x=$(x)", "has a query or a fragment"),
+    ("https://login.test/token?x=$(x)", "has a character in its query"),
     ("https://login.test/token#x", "has a query or a fragment"),
     ("https://login.test/to ken", "has a space, a control or a non-ASCII character"),
     ("https://login.test/\r\nX-Evil: 1", "has a space, a control or a non-ASCII character"),
@@ -162,3 +162,16 @@ def test_no_document(body: bytes) -> None:
 def test_well_known_urls(issuer: str, urls: tuple[str, str]) -> None:
     """OpenID Connect appends to the issuer's path, RFC 8414 inserts before it."""
     assert well_known_urls(issuer) == urls
+
+
+class TestQuery:
+    """An endpoint may have one (RFC 6749 section 3.2), as Azure AD B2C's have."""
+
+    def test_it_stays(self) -> None:
+        url = "https://login.example.com/oauth2/v2.0/token?p=b2c_1_sign_in"
+        assert check_endpoint(url) == url
+
+    @pytest.mark.parametrize("query", ["a#b", "a b", "a\r\nb", "é", "a;b", "`a`"])
+    def test_it_is_a_query_and_no_more(self, query: str) -> None:
+        with pytest.raises(ValueError, match="in its query"):
+            check_endpoint(f"https://login.example.com/token?{query}")

@@ -44,6 +44,7 @@ def test_a_bare_token(text: bytes) -> None:
         ({"accessToken": "abc", "expiresOn": "2023-11-14T22:14:20Z"}, 60.0),
         ({"accessToken": "abc", "expiresOn": "2023-11-15 06:14:20", "expires_on": NOW + 60}, 60.0),
         ({"token": "abc", "expires_at": NOW + 60}, 60.0),
+        ({"token": "abc", "expires_at": NOW + 0.5}, 0.5),
         ({"token": "abc", "expires_at": str(int(NOW) + 60)}, 60.0),
         ({"token": "abc", "expiry": "2023-11-15T00:14:20+02:00"}, 60.0),
         ({"token": "abc", "expiration": "2023-11-14T22:14:20.5Z"}, 60.5),
@@ -74,6 +75,7 @@ def test_a_bare_token(text: bytes) -> None:
         "camel case",
         "Azure CLI",
         "epoch",
+        "epoch, not yet expired",
         "epoch as text",
         "RFC 3339 with an offset",
         "RFC 3339 with a fraction",
@@ -171,3 +173,17 @@ def test_a_reason_shows_nothing_of_the_text(text: object) -> None:
     failure = parse(text)
     assert isinstance(failure, Failure)
     assert "canary" not in failure.reason
+
+
+class TestOddButSeen:
+    """What tools really print."""
+
+    def test_a_byte_order_mark_is_no_part_of_the_token(self) -> None:
+        assert parse_output(b"\xef\xbb\xbfthe-token\r\n", 0.0, origin="x") == Granted(Secret("the-token"))
+
+    def test_null_is_no_token(self) -> None:
+        assert isinstance(parse_output(b"null\n", 0.0, origin="x"), Failure)
+
+    def test_an_instant_in_milliseconds(self) -> None:
+        granted = parse_output(b'{"token": "t", "expires_at": 1800000060000}', 1_800_000_000.0, origin="x")
+        assert granted == Granted(Secret("t"), 60.0)

@@ -24,7 +24,7 @@ from bearerd.errors import (
 PLAIN = [("Content-Type", "application/problem+json"), ("Cache-Control", "no-store")]
 
 
-@pytest.mark.parametrize("status", sorted(TITLES))
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 421, 500, 502, 503, 504, 508])
 def test_the_body_is_a_problem_document(status: int) -> None:
     body = problem_body(Problem(status, "some_code", 'a "detail"\nof é and \x1b'))
     assert body.isascii()

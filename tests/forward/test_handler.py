@@ -34,7 +34,7 @@ MiB: Final = 1 << 20
 OK: Final = b"HTTP/1.1 200 OK\r\n"
 HI: Final = reply(b"hi")
 FRESH: Final = CommandSource(
-    ("sh", "-c", "sleep 0.3; echo $$"), 5
+    ("sh", "-c", "sleep 0.2; echo $$"), 5
 )  # another token each time, and not at once
 STATIC: Final = StaticSource(Secret("the-token"))
 
@@ -310,9 +310,8 @@ async def test_an_upgrade_is_not_passed_on_and_the_connection_goes_on(protocol: 
             "HTTP2-Settings: AAMAAABkAAQAAP__",
         )
         assert (await client.answer()).startswith(OK)
-        if protocol != "websocket":
-            client.write("GET /2 HTTP/1.1")
-            assert (await client.answer()).startswith(OK)
+        client.write("GET /2 HTTP/1.1")
+        assert (await client.answer()).startswith(OK)
     assert not re.search(rb"(?i)upgrade|http2", b"".join(server.requests))
 
 
@@ -700,6 +699,25 @@ async def test_calls_refused_together_share_one_refresh() -> None:
     ):
         await asyncio.gather(*(one(daemon) for _ in range(5)))
     assert len(server.requests) == 10
+    assert len(set(tokens(server))) == 2
+
+
+async def test_a_401_to_a_token_that_is_no_longer_the_current_one_spends_nothing() -> None:
+    refuse = asyncio.Event()
+    slow = [read, until(refuse), send(NO), serve(HI)]
+    async with (
+        FaultServer(slow, [serve(NO, HI)]) as server,
+        running(server.url, source=FRESH) as daemon,
+        connected(daemon) as first,
+        connected(daemon) as second,
+    ):
+        first.write("GET /slow HTTP/1.1")
+        await asyncio.sleep(0.4)
+        second.write("GET / HTTP/1.1")
+        await second.exactly(HI)
+        refuse.set()
+        await first.exactly(HI)
+    assert len(server.requests) == 4
     assert len(set(tokens(server))) == 2
 
 

@@ -398,8 +398,8 @@ async def test_the_end_before_the_head(
 
 @pytest.mark.parametrize(
     "more",
-    [HI, HI[:30], HI[:1], b"\r\n" + HI[:9], HI + HI],
-    ids=["whole", "half a head", "one byte", "after a line", "two"],
+    [HI, HI[:30], HI[:1], b"\r\n" + HI[:9], HI + HI, OK + b"Sec-WebSocket-Key1: x\r\nA"],
+    ids=["whole", "half a head", "one byte", "after a line", "two", "a head that is refused"],
 )
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_second_response_to_one_request_ends_the_connection(

@@ -12,7 +12,7 @@ from urllib.parse import quote_plus, urlencode
 
 from bearerd.core.accounts import ClientAuth, Grant, OAuthSource
 from bearerd.core.lifecycle import Failure, FailureKind
-from bearerd.core.redaction import Secret, redact_text
+from bearerd.core.redaction import MASK, Secret, redact_text
 from bearerd.core.tokens import Granted
 
 REPLY_LIMIT: Final = 1 << 20  # bytes of a reply that are read at all
@@ -20,6 +20,7 @@ _TOKEN_LIMIT: Final = 32 << 10  # bytes of a token that still fits one header
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _REFRESH_TOKEN: Final = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendix A.17
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")  # section 3.3
+_NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _ERROR_TEXT: Final = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")  # what section 5.2 does not allow
 
 _GRANT_ENDED: Final = frozenset({"invalid_grant"})
@@ -64,9 +65,16 @@ def _basic(client_id: str, secret: str) -> str:
 
 
 def parse_token_reply(
-    status: int, body: bytes, now: float, *, retry_after: str | None = None
+    status: int,
+    body: bytes,
+    now: float,
+    *,
+    retry_after: str | None = None,
+    sent: tuple[Secret | None, ...] = (),
 ) -> Granted | Failure:
     """What a token endpoint's reply means. `retry_after` is that header's value, unparsed.
+
+    `sent` are the secrets of the request, which a peer's error text may quote.
 
     One rule for each oddity: an `error` member is an error whatever the status; a lifetime that is no positive
     finite number is as good as none; a `token_type` left out is Bearer, any other than Bearer is refused; a
@@ -75,7 +83,7 @@ def parse_token_reply(
     asked = parse_retry_after(retry_after, now)
     fields = _parse_object(body)
     if fields is not None and fields.get("error"):
-        return _refusal(status, fields, asked)
+        return _refusal(status, fields, asked, sent)
     if status != 200:
         return Failure(FailureKind.TRANSIENT, f"the token endpoint answered {status}", asked)
     if fields is None:
@@ -91,23 +99,27 @@ def _parse_object(body: bytes) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def _refusal(status: int, fields: dict[str, object], asked: float | None) -> Failure:
+def _refusal(
+    status: int, fields: dict[str, object], asked: float | None, sent: tuple[Secret | None, ...]
+) -> Failure:
     error, description = fields["error"], fields.get("error_description")
     if not isinstance(error, str):
         return Failure(
             FailureKind.TRANSIENT, "the token endpoint's reply has an error that is no text", asked
         )
-    reason = f"the token endpoint says {_shown(error, 64)}"
+    reason = f"the token endpoint says {_shown(error, 64, sent)}"
     if isinstance(description, str) and description:
-        reason += f": {_shown(description, 200)}"
+        reason += f": {_shown(description, 200, sent)}"
     if error in _GRANT_ENDED:
         return Failure(FailureKind.GRANT_REJECTED, reason, asked)
     passing = error in _PASSING or status in {408, 429} or status >= 500
     return Failure(FailureKind.TRANSIENT if passing else FailureKind.PERMANENT, reason, asked)
 
 
-def _shown(text: str, limit: int) -> str:
-    """A peer's words, safe to print: what looks like a credential is masked, what is no plain text is `?`."""
+def _shown(text: str, limit: int, sent: tuple[Secret | None, ...]) -> str:
+    """A peer's words, safe to print: what we sent or looks like a credential is masked, what is no plain text is `?`."""
+    for secret in filter(None, sent):
+        text = text.replace(secret.reveal(), MASK)
     return _ERROR_TEXT.sub("?", redact_text(text[:4096]))[:limit]
 
 
@@ -149,6 +161,8 @@ def parse_token(value: object) -> Secret | None:
 def parse_lifetime(value: object) -> float | None:
     """Seconds from a number or a numeric text; None for anything but a positive finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
         return None
     try:
         lifetime_s = float(value)

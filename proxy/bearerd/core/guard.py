@@ -43,6 +43,15 @@ def build_guard(port: int, allowed_hosts: Iterable[str], pseudonym: str) -> Guar
     )
 
 
+def origin_form(guard: Guard, target: bytes) -> bytes:
+    """`target`, or its path where it is an absolute URL of this daemon's own (RFC 9112 section 3.2.2)."""
+    if not target.startswith(b"/"):
+        for origin in guard.origins:
+            if target.startswith(origin + b"/"):
+                return target[len(origin) :]
+    return target
+
+
 def refuse(guard: Guard, head: Head) -> Problem | None:
     """The problem with a request, or None for one that may go on. The first rule that speaks decides."""
     return (
@@ -67,8 +76,9 @@ def _refuse_method(head: Head) -> Problem | None:
 
 
 def _refuse_target(head: Head) -> Problem | None:
-    if head.version < (1, 0):
-        return Problem(400, "bad_request", "HTTP/0.9 is not spoken here; use HTTP/1.1", close=True)
+    if head.version not in {(1, 0), (1, 1)}:  # the parser knows 0.9 and 2.0 too
+        detail = "this version of HTTP is not spoken here; use HTTP/1.1"
+        return Problem(400, "bad_request", detail, "http_request_error", close=True)
     if head.target.startswith(b"/") or (head.target == b"*" and head.method == "OPTIONS"):
         return None
     detail = "the request target must be a path: set this daemon as base URL, not as HTTP proxy"

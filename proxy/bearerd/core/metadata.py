@@ -1,9 +1,13 @@
 """Authorization server metadata: where to find it and what of it to believe (RFC 8414, OIDC Discovery)."""
 
 import json
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from bearerd.core.targets import parse_origin
+
+_QUERY: Final = re.compile(r"[A-Za-z0-9._~%=&+/:@,-]*")  # no more of RFC 3986 than endpoints are seen to have
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +23,14 @@ class MetadataError(ValueError):
 
 
 def check_endpoint(url: str) -> str:
-    """`url` itself, fit to be sent credentials: https, or http to this machine; no user name, no query.
+    """`url` itself, fit to be sent credentials: https, or http to this machine; no user name, no fragment.
 
-    Raises ValueError with the problem and its cure.
+    It may have a query (RFC 6749 section 3.2). Raises ValueError with the problem and its cure.
     """
-    origin, _ = parse_origin(url)
+    place, _, query = url.partition("?")
+    if not _QUERY.fullmatch(query):
+        raise ValueError("has a character in its query that does not belong there; percent-encode it")
+    origin, _ = parse_origin(place)
     if origin.scheme != "https" and not origin.loopback:
         raise ValueError("is plain http to another machine, which would show the secret; use https")
     return url

@@ -11,6 +11,8 @@ from bearerd.core.tokens import Granted
 _TOKEN_KEYS = ("access_token", "accessToken", "token", "id_token")
 _EXPIRY_KEYS = ("expires_at", "expires_on", "expiry", "expiration", "expirationTimestamp", "expiresOn")
 
+_LAST_SECOND = 1e11  # of the year 5138: a larger instant is in milliseconds
+
 
 def parse_output(text: bytes, now: float, *, origin: str) -> Granted | Failure:
     """A token, alone or as JSON with its expiry. `origin` names where it came from in reasons.
@@ -20,7 +22,7 @@ def parse_output(text: bytes, now: float, *, origin: str) -> Granted | Failure:
     `exp` is the hint. A `token_type` other than Bearer is refused, and so is what is some other document.
     """
     try:
-        shown = text.decode("utf-8").strip()
+        shown = text.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         return Failure(FailureKind.TRANSIENT, f"{origin} holds bytes that are not UTF-8")
     if not shown:
@@ -40,7 +42,7 @@ def parse_output(text: bytes, now: float, *, origin: str) -> Granted | Failure:
 
 def _parse_fields(text: str) -> dict[str, object] | None:
     """The members of a JSON object, none for any other document, or None where the text is a bare token."""
-    if not text.startswith(("{", "[", '"', "<")):
+    if not text.startswith(("{", "[", '"', "<")) and text != "null":
         return None
     try:
         value = json.loads(text)
@@ -66,8 +68,10 @@ def _lifetime(fields: dict[str, object], token: Secret, now: float) -> float | N
 
 def _instant(value: object) -> float | None:
     seconds = parse_lifetime(value)
-    if seconds is not None or not isinstance(value, str):
-        return seconds
+    if seconds is not None:
+        return seconds / 1000 if seconds > _LAST_SECOND else seconds
+    if not isinstance(value, str):
+        return None
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:

@@ -235,9 +235,8 @@ def _end_payload(
 ) -> None:
     """A body delimited by the connection's end is complete at a clean one; any other is cut short."""
     if exc is not None:
-        payload.set_exception(
-            aiohttp.ClientPayloadError()
-        )  # alone: a reader told of an end does not ask further
+        # No end beside it: a reader that has been told of one does not ask further.
+        payload.set_exception(aiohttp.ClientPayloadError())
         return
     try:
         parser.feed_eof()

@@ -6,8 +6,8 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from bearerd.core.accounts import OAuthSource
-from bearerd.core.grants import REPLY_LIMIT, build_token_request, parse_token_reply
+from bearerd.core.accounts import Grant, OAuthSource
+from bearerd.core.grants import REPLY_LIMIT, build_token_request, parse_retry_after, parse_token_reply
 from bearerd.core.lifecycle import Failure, FailureKind
 from bearerd.core.metadata import MetadataError, parse_metadata, well_known_urls
 from bearerd.core.tokens import Granted, TokenSet
@@ -15,9 +15,8 @@ from bearerd.ports import Clock
 
 CONNECT_S: Final = 10.0
 REPLY_S: Final = 120.0  # a refresh that was sent is waited for: giving it up is a lost rotation
+MINT_S: Final = 30.0  # nothing is spent by a grant without a refresh token, so it is given up sooner
 METADATA_S: Final = 10.0
-
-_UNREACHABLE: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +24,14 @@ class _Reply:
     status: int
     body: bytes
     retry_after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _NoReply:
+    """Why there is no reply. `sent` says that the request may have arrived, and done what it asks for."""
+
+    problem: str
+    sent: bool
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -44,12 +51,18 @@ class OAuthTokenSource:
     """Tokens by an OAuth grant. The issuer's metadata is read at the first need and kept."""
 
     def __init__(
-        self, source: OAuthSource, clock: Clock, session: aiohttp.ClientSession, *, reply_s: float = REPLY_S
+        self,
+        source: OAuthSource,
+        clock: Clock,
+        session: aiohttp.ClientSession,
+        *,
+        reply_s: float | None = None,
     ) -> None:
         self._source = source
         self._clock = clock
         self._session = session
-        self._reply_s = reply_s
+        self._spends = source.grant is Grant.REFRESH_TOKEN
+        self._reply_s = reply_s or (REPLY_S if self._spends else MINT_S)
         self._token_endpoint = source.token_endpoint
 
     async def obtain(self, current: TokenSet | None) -> Granted | Failure:
@@ -57,17 +70,21 @@ class OAuthTokenSource:
         if isinstance(endpoint, Failure):
             return endpoint
         self._token_endpoint = endpoint
-        request = build_token_request(self._source, current.refresh_token if current else None)
-        reply = await self._exchange(
-            "POST",
-            endpoint,
-            self._reply_s,
-            headers=request.headers,
-            data=request.body.reveal().encode("ascii"),
+        refresh_token = current.refresh_token if current else None
+        request = build_token_request(self._source, refresh_token)
+        body = request.body.reveal().encode("ascii")
+        reply = await self._exchange("POST", endpoint, self._reply_s, headers=request.headers, data=body)
+        if isinstance(reply, _NoReply):
+            unknown = reply.sent and self._spends
+            kind = FailureKind.OUTCOME_UNKNOWN if unknown else FailureKind.TRANSIENT
+            return Failure(kind, f"the token endpoint {reply.problem}")
+        return parse_token_reply(
+            reply.status,
+            reply.body,
+            self._clock.wall(),
+            retry_after=reply.retry_after,
+            sent=(self._source.client_secret, refresh_token),
         )
-        if isinstance(reply, Failure):
-            return reply
-        return parse_token_reply(reply.status, reply.body, self._clock.wall(), retry_after=reply.retry_after)
 
     def changed(self) -> bool:
         return False
@@ -76,17 +93,16 @@ class OAuthTokenSource:
         await self._session.close()
 
     async def _discover(self, issuer: str) -> str | Failure:
-        """The token endpoint by the issuer's metadata, at the first well-known place that has some."""
-        failure = Failure(
-            FailureKind.TRANSIENT, "the issuer has no metadata; set token_endpoint in its place"
-        )
+        """The token endpoint by the issuer's metadata, at the first well-known place that has a good one."""
+        failures = []
         for url in well_known_urls(issuer):
             reply = await self._exchange("GET", url, METADATA_S, headers=(("Accept", "application/json"),))
-            if isinstance(reply, Failure):
-                return Failure(FailureKind.TRANSIENT, f"the issuer's metadata cannot be read: {reply.reason}")
-            if reply.status == 200:
-                return _token_endpoint(issuer, reply.body)
-        return failure
+            endpoint = _token_endpoint(issuer, reply, self._clock.wall())
+            if isinstance(endpoint, str) or (isinstance(reply, _NoReply) and not reply.sent):
+                return endpoint
+            failures.append(endpoint)
+        # The last place is asked because the first had none, so what was wrong with the first says more, if anything.
+        return next((failure for failure in failures if failure.reason != _NO_METADATA), failures[-1])
 
     async def _exchange(
         self,
@@ -95,8 +111,8 @@ class OAuthTokenSource:
         limit_s: float,
         headers: tuple[tuple[str, str], ...],
         data: bytes | None = None,
-    ) -> _Reply | Failure:
-        """One request, never redirected. What fails before a byte has left is transient, else unknown."""
+    ) -> _Reply | _NoReply:
+        """One request, never redirected."""
         timeout = aiohttp.ClientTimeout(total=limit_s, sock_connect=CONNECT_S)
         try:
             async with self._session.request(
@@ -109,12 +125,14 @@ class OAuthTokenSource:
             ) as response:
                 body = await _read_capped(response)
                 return _Reply(response.status, body, response.headers.get("Retry-After"))
-        except _UNREACHABLE:
-            return Failure(FailureKind.TRANSIENT, "the token endpoint cannot be reached")
+        except aiohttp.ClientSSLError:
+            return _NoReply("has no certificate that can be trusted", sent=False)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            return _NoReply("cannot be reached", sent=False)
         except TimeoutError:
-            return Failure(FailureKind.OUTCOME_UNKNOWN, "the token endpoint did not answer in time")
+            return _NoReply("did not answer in time", sent=True)
         except (aiohttp.ClientError, OSError, ValueError):
-            return Failure(FailureKind.OUTCOME_UNKNOWN, "the token endpoint broke off its answer")
+            return _NoReply("broke off its answer", sent=True)
 
 
 async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
@@ -128,8 +146,18 @@ async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _token_endpoint(issuer: str, document: bytes) -> str | Failure:
+_NO_METADATA: Final = "the issuer has no metadata; set token_endpoint in its place"
+
+
+def _token_endpoint(issuer: str, reply: _Reply | _NoReply, now: float) -> str | Failure:
+    if isinstance(reply, _NoReply):
+        return Failure(FailureKind.TRANSIENT, f"the issuer {reply.problem}")
+    if reply.status in {404, 410}:
+        return Failure(FailureKind.TRANSIENT, _NO_METADATA)
+    if reply.status != 200:
+        reason = f"the issuer answered {reply.status} where its metadata should be"
+        return Failure(FailureKind.TRANSIENT, reason, parse_retry_after(reply.retry_after, now))
     try:
-        return parse_metadata(issuer, document).token_endpoint
+        return parse_metadata(issuer, reply.body).token_endpoint
     except MetadataError as problem:
         return Failure(FailureKind.TRANSIENT, f"the issuer's metadata {problem}")

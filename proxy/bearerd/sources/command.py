@@ -13,6 +13,7 @@ from bearerd.core.tokens import Granted, TokenSet
 from bearerd.ports import Clock
 
 OUTPUT_LIMIT: Final = 1 << 20
+REST_S: Final = 0.25  # for what a program has printed to arrive after its end
 
 
 class CommandTokenSource:
@@ -27,26 +28,35 @@ class CommandTokenSource:
 
     async def obtain(self, current: TokenSet | None) -> Granted | Failure:
         del current
+        start = asyncio.create_task(self._start())
         try:
-            transport, run = await asyncio.get_running_loop().subprocess_exec(
-                _Run,
-                *self._source.argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
-                env={name: value for name, value in os.environ.items() if not name.startswith("BEARERD_")},
-            )
+            transport, run = await asyncio.shield(start)
         except OSError as exc:
             return _failure(f"cannot be started: {os.strerror(exc.errno or 0)}")
+        except asyncio.CancelledError:
+            with suppress(OSError):
+                await _end(*await start)  # the loop's own way would leave what the program has started
+            raise
         try:
             async with asyncio.timeout(self._source.timeout_s):
                 await run.finished
-            return self._result(bytes(run.output), transport.get_returncode())
         except TimeoutError:
             return _failure(f"did not finish within {self._source.timeout_s:g} s")
+        else:
+            return self._result(bytes(run.output), transport.get_returncode())
         finally:
             await _end(transport, run)
+
+    async def _start(self) -> "tuple[asyncio.SubprocessTransport, _Run]":
+        return await asyncio.get_running_loop().subprocess_exec(
+            _Run,
+            *self._source.argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if not name.startswith("BEARERD_")},
+        )
 
     def changed(self) -> bool:
         return False
@@ -65,8 +75,9 @@ class CommandTokenSource:
 class _Run(asyncio.SubprocessProtocol):
     """One run. `finished` once the program has ended and its output too, or once that is too long.
 
-    Not an `asyncio.subprocess.Process`: its `wait` waits for the pipe as well, which a process that
-    left the group may hold for ever.
+    What the program leaves behind may hold the pipe (and under uvloop does, wherever its own output goes), so
+    the pipe's end is waited for only a little. That is why this is no `asyncio.subprocess.Process`: its `wait`
+    waits for the pipe.
     """
 
     def __init__(self) -> None:
@@ -83,6 +94,7 @@ class _Run(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         _settle(self.exited)
+        asyncio.get_running_loop().call_later(REST_S, _settle, self.finished)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
@@ -99,9 +111,13 @@ def _failure(problem: str) -> Failure:
 
 
 async def _end(transport: asyncio.SubprocessTransport, run: _Run) -> None:
-    """Kill what is left of the group, grandchildren too, reap, and let go of the pipe."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(transport.get_pid(), signal.SIGKILL)
+    """Kill the group of a program that has not ended, what it started too; reap; let go of the pipe.
+
+    What a program that did end left running is meant to run, and its group's number may be another's by now.
+    """
+    if not run.exited.done():
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(transport.get_pid(), signal.SIGKILL)
     try:
         await run.exited
     finally:

@@ -1,8 +1,12 @@
 """A token that somebody else keeps fresh in a file (a projected volume, an agent, a descriptor)."""
 
 import asyncio
+import errno
 import os
+import select
 import stat
+import time
+from contextlib import suppress
 from typing import Final
 
 from bearerd.core.accounts import FileSource
@@ -12,6 +16,7 @@ from bearerd.core.tokens import Granted, TokenSet
 from bearerd.ports import Clock
 
 FILE_LIMIT: Final = 1 << 20
+PIPE_S: Final = 10.0  # how long a pipe's writer may take to end it
 POLL_S: Final = 1.0  # how soon a changed file is seen; a 401 sees it at once
 
 
@@ -23,6 +28,9 @@ class FileTokenSource:
         self._clock = clock
         self._seen: tuple[int, ...] | None = None
         self._drained: bytes | None = None
+        if isinstance(self._target, int):
+            with suppress(OSError):  # a descriptor that is not open is a failure of `obtain`
+                os.set_inheritable(self._target, False)  # it was meant for us, not for the commands we run
 
     async def obtain(self, current: TokenSet | None) -> Granted | Failure:
         del current
@@ -65,7 +73,15 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def _drain(descriptor: int) -> bytes:
+    """A pipe's content, up to its end. Raises TimeoutError where its writer keeps it open."""
     text = bytearray()
-    while len(text) < FILE_LIMIT and (chunk := os.read(descriptor, 65536)):
+    deadline = time.monotonic() + PIPE_S
+    while len(text) < FILE_LIMIT:
+        readable, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        if not readable:
+            raise TimeoutError(errno.ETIMEDOUT, "the writer keeps the pipe open")
+        chunk = os.read(descriptor, 65536)
+        if not chunk:
+            break
         text += chunk
     return bytes(text)
