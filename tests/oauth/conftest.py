@@ -1,37 +1,3 @@
-import asyncio
-import gc
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any
+from both_loops import everything_closed, nothing_left, pytest_asyncio_loop_factories
 
-import pytest
-import uvloop
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Both event loops."""
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left() -> AsyncIterator[None]:
-    """No test may leave a task behind, nor an exception that nobody took."""
-    loop = asyncio.get_running_loop()
-    complaints: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, context: complaints.append(context))
-    before = asyncio.all_tasks()
-    yield
-    left: set[asyncio.Task[Any]] = set()
-    for _ in range(50):
-        left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
-        if not left:
-            break
-        await asyncio.sleep(0.01)
-    assert not left
-    assert not complaints
-
-
-@pytest.fixture(autouse=True, scope="module")
-def everything_closed() -> Iterator[None]:
-    """A transport or socket that was left open says so when it is collected, which is an error in this suite."""
-    yield
-    gc.collect()
+__all__ = ["everything_closed", "nothing_left", "pytest_asyncio_loop_factories"]
