@@ -8,6 +8,8 @@
     +-- TokenError             no token can be had
     |   +-- LoginRequired      a person must log in; exit code 4
     |   +-- TokenUnavailable   the token endpoint or source cannot give one now; retryable
+    +-- StoreError             tokens cannot be read or kept; the text names the cure
+    |   +-- StoreUnwritable    no room, a failing disk, a read-only file system: it may pass
     +-- UpstreamError          the upstream failed before a response could be relayed
         +-- UpstreamTimeout    it did not answer, or could not be connected to, in time
         +-- UpstreamClosed     a connection died before a byte of the response
@@ -43,6 +45,14 @@ class TokenUnavailable(TokenError):  # noqa: N818  # likewise
     def __init__(self, reason: str, retry_after_s: float) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+
+
+class StoreError(BearerdError):
+    """The store cannot be used as it is. The text names what, why and the cure."""
+
+
+class StoreUnwritable(StoreError):  # noqa: N818  # likewise
+    """The store can be read and not written: no room, a failing disk, a read-only file system."""
 
 
 class UpstreamError(BearerdError):

@@ -44,6 +44,13 @@ class TokenSet:
         return self.expires_at - self.obtained_at
 
 
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A login that was given up. It has a generation of its own, so that nothing older comes back."""
+
+    generation: int
+
+
 def build_token_set(granted: Granted, previous: TokenSet | None, now: float) -> TokenSet:
     """The successor of `previous`, received at `now`.
 

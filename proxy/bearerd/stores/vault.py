@@ -1,0 +1,206 @@
+"""The vault: one sealed file per account, in a folder of our own.
+
+Whatever the umask, the folder is 0700 and each file 0600, and both are ours: links and other users' files are refused.
+A save is durable before it is visible: ``NAME.next`` is written and synced, renamed over ``NAME.vault``, and the folder
+synced. A loader takes an authentic ``NAME.next`` of higher generation for what it is: a save that was interrupted
+after its last byte.
+"""
+
+import asyncio
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from bearerd.core.tokens import TokenSet, Tombstone
+from bearerd.core.vault import NONCE_BYTES, SIZE_LIMIT, Identity, Key, OtherKey, VaultError, seal, unseal
+from bearerd.errors import StoreError, StoreUnwritable
+
+_OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_PROBE_BYTES: Final = 16 << 10  # more than a sealed pair of tokens takes
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+
+
+class VaultFolder:
+    """The folder's files, by names without a slash. Every call is on an open descriptor of the folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def read(self, name: str) -> bytes | None:
+        """A file's bytes, or None where there is none. Raises StoreError."""
+        with self._opened() as folder:
+            try:
+                with _owned_file(name, os.O_RDONLY, folder) as file:
+                    return os.read(file, SIZE_LIMIT)
+            except FileNotFoundError:
+                return None
+            except OSError as exc:
+                raise self._unusable(name, exc) from None
+
+    def replace(self, name: str, data: bytes, *, by_way_of: str) -> None:
+        """Put `data` in place of a file's content, all or nothing. Raises StoreUnwritable, StoreError."""
+        with self._opened() as folder, self._writing(name):
+            _write(by_way_of, data, folder)
+            os.rename(by_way_of, name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+
+    def probe(self, name: str) -> None:
+        """See that a file of ordinary size can be written. Raises StoreUnwritable, StoreError."""
+        with self._opened() as folder, self._writing(name):
+            try:
+                _write(name, bytes(_PROBE_BYTES), folder)
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
+
+    def set_aside(self, name: str) -> str:
+        """Rename a file so that it is in nobody's way and nothing of it is lost. Its new name."""
+        with self._opened() as folder, self._writing(name):
+            taken = set(os.listdir(folder))  # noqa: PTH208  # pathlib cannot list a descriptor
+            aside = next(new for n in range(1, 10_000) if (new := f"{name}.damaged-{n}") not in taken)
+            os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+            return aside
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """The folder itself, made if it is missing. Raises StoreError where it is not ours to use."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                self._path.mkdir(mode=0o700)
+                self._path.chmod(0o700)  # the umask may have taken even our own access away
+            folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as exc:
+            raise self._unusable("", exc) from None
+        try:
+            found = os.fstat(folder)
+            if found.st_uid != os.geteuid():
+                raise StoreError(f"{self._path} belongs to another user; name another folder with store.path")
+            if stat.S_IMODE(found.st_mode) != 0o700:
+                os.fchmod(folder, 0o700)
+            yield folder
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            if exc.errno in _NO_ROOM:
+                reason = os.strerror(exc.errno or 0)
+                raise StoreUnwritable(
+                    f"{self._path} cannot be written to: {reason}; make room there"
+                ) from None
+            raise self._unusable(name, exc) from None
+
+    def _unusable(self, name: str, exc: OSError) -> StoreError:
+        reason = "is a link" if exc.errno == errno.ELOOP else os.strerror(exc.errno or 0)
+        return StoreError(
+            f"{self._path / name} cannot be used: {reason}; mend that or name another store.path"
+        )
+
+
+@contextmanager
+def _owned_file(name: str, flags: int, folder: int) -> Iterator[int]:
+    """A regular file of ours, 0600. Anything else of that name is refused."""
+    file = os.open(name, flags | _OPEN, 0o600, dir_fd=folder)
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+            raise PermissionError(errno.EPERM, "not a file of ours")
+        if stat.S_IMODE(found.st_mode) != 0o600:
+            os.fchmod(file, 0o600)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _write(name: str, data: bytes, folder: int) -> None:
+    with _owned_file(name, os.O_WRONLY | os.O_CREAT, folder) as file:
+        os.ftruncate(file, 0)  # after the check that it is ours
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file, view) :]
+        os.fsync(file)
+
+
+class VaultStore:
+    """One account's tokens in a vault folder. Saves and what leads to them happen under the refresh lock."""
+
+    def __init__(self, folder: VaultFolder, identity: Identity, key: Key) -> None:
+        self._folder = folder
+        self._identity = identity
+        self._key = key
+        self._vault = f"{identity.stem}.vault"
+        self._next = f"{identity.stem}.next"
+
+    async def load(self) -> TokenSet | Tombstone | None:
+        """The record of the highest generation. Raises StoreError; nothing is changed by it."""
+        return await asyncio.to_thread(self._load)
+
+    async def save(self, record: TokenSet | Tombstone) -> None:
+        """Raises StoreUnwritable where there is no room, and StoreError."""
+        await asyncio.to_thread(self._save, record)
+
+    async def check_writable(self) -> None:
+        """Raises as `save` would."""
+        await asyncio.to_thread(self._folder.probe, f"{self._identity.stem}.probe")
+
+    def _load(self) -> TokenSet | Tombstone | None:
+        waiting = self._waiting()
+        data = self._folder.read(self._vault)
+        if data is None:
+            return waiting
+        try:
+            record = unseal(data, self._identity, self._key)
+        except OtherKey:
+            raise StoreError(self._sealed_otherwise()) from None
+        except VaultError as problem:
+            if waiting is not None:
+                return waiting
+            raise StoreError(
+                f"{self._folder}/{self._vault} {problem}; restore it, or log in again, which sets it aside"
+            ) from None
+        return waiting if waiting is not None and waiting.generation > record.generation else record
+
+    def _waiting(self) -> TokenSet | Tombstone | None:
+        """An interrupted save, if all of it had been written."""
+        data = self._folder.read(self._next)
+        try:
+            return unseal(data, self._identity, self._key) if data else None
+        except VaultError:
+            return None
+
+    def _save(self, record: TokenSet | Tombstone) -> None:
+        for name in (self._vault, self._next):
+            self._make_way(name)
+        sealed = seal(record, self._identity, self._key, secrets.token_bytes(NONCE_BYTES))
+        self._folder.replace(self._vault, sealed, by_way_of=self._next)
+
+    def _make_way(self, name: str) -> None:
+        """Never write over what another key can open; set aside a vault that nothing can open."""
+        data = self._folder.read(name)
+        try:
+            if data is not None:
+                unseal(data, self._identity, self._key)
+        except OtherKey:
+            raise StoreError(self._sealed_otherwise()) from None
+        except VaultError:
+            if name == self._vault:
+                self._folder.set_aside(name)
+
+    def _sealed_otherwise(self) -> str:
+        return (
+            f"{self._folder}/{self._vault} was sealed with another key; give that key back, "
+            "or move the file away and log in again"
+        )
