@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from bearerd.core.accounts import Account
+from bearerd.core.redaction import Secret
 from bearerd.core.targets import Route
 
 DEFAULT_PORT = 6750  # the number of the RFC that defines Bearer tokens
@@ -26,6 +27,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Store:
+    """Where tokens are at rest.
+
+    `kind` is auto (a vault for accounts that spend refresh tokens, memory for all others), vault or memory.
+    `key_source` says where the vault's data key is: keychain, file (`key_file`), secret (`key_secret`, the key
+    itself in base64), or auto: the keychain, or a refusal that names the other ways.
+    """
+
+    kind: str = "auto"
+    path: str = ""
+    key_source: str = "auto"
+    key_file: str = ""
+    key_secret: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Logging:
     """`level` as in syslog, lower case; `format` is console, json or auto (console on a terminal)."""
 
@@ -42,4 +59,5 @@ class Configuration:
     routes: tuple[Route, ...]
     listen: Listen = field(default_factory=Listen)
     limits: Limits = field(default_factory=Limits)
+    store: Store = field(default_factory=Store)
     log: Logging = field(default_factory=Logging)
