@@ -1,10 +1,12 @@
 """Settings: what each source means, which wins, and the line for everything that can be wrong."""
 
+import base64
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from platformdirs import user_config_dir, user_data_dir
 
 from bearerd.core.accounts import (
     Account,
@@ -15,8 +17,8 @@ from bearerd.core.accounts import (
     OAuthSource,
     StaticSource,
 )
-from bearerd.core.configuration import Configuration, Limits, Listen, Logging
-from bearerd.core.redaction import Secret
+from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
+from bearerd.core.redaction import MASK, Secret
 from bearerd.core.targets import parse_route
 from bearerd.errors import ConfigError, NotConfigured
 from bearerd.settings import Loaded, default_path, load
@@ -26,6 +28,7 @@ from users import bound_by_permissions
 
 STATIC = '[accounts.work]\ntoken = "t0ken"\n'
 ROOT = '[routes."/"]\nupstream = "https://api.example.com/v1"\n'
+STORE = STATIC + ROOT + "[store]\n"
 CLIENT = """\
 [accounts.work]
 grant = "client_credentials"
@@ -33,6 +36,15 @@ issuer = "https://login.example.com"
 client_id = "cli"
 """
 SECRET = 'client_secret = "s3cret"\n'
+KEY = bytes(range(248, 256)) * 4  # its base64 has both characters in which the alphabets differ
+KEY_TEXT = base64.b64encode(KEY).decode()
+REFRESH = """\
+[accounts.work]
+issuer = "https://login.example.com"
+client_id = "cli"
+refresh_token = "r3fresh"
+"""
+VAULT = str(Path(user_data_dir("bearerd", appauthor=False), "vault"))
 NOTHING: Mapping[str, str] = {}
 
 
@@ -40,6 +52,7 @@ NOTHING: Mapping[str, str] = {}
 def folder(tmp_path: Path) -> Path:
     """A folder with files that settings name."""
     (tmp_path / "secret").write_text("from-file\n")
+    (tmp_path / "key").write_text(KEY_TEXT + "\n")
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "two-lines").write_text("one\ntwo\n")
     (tmp_path / "latin-1").write_bytes(b"caf\xe9")
@@ -74,6 +87,7 @@ def test_the_least_configuration(folder: Path) -> None:
         routes=(parse_route("/", "https://api.example.com/v1", "work"),),
         listen=Listen(),
         limits=Limits(),
+        store=Store(path=VAULT),
         log=Logging(),
     )
 
@@ -265,7 +279,194 @@ def test_a_flag_beats_the_variable_of_the_same_upstream(folder: Path) -> None:
     assert [str(route.origin) for route in found.routes] == ["https://flag.example.com"]
 
 
+def store_of(folder: Path, text: str, environ: Mapping[str, str] = NOTHING) -> Store:
+    return configure(folder, STORE + text, environ).store
+
+
+def test_a_store_with_every_path(folder: Path) -> None:
+    text = 'kind = "vault"\npath = "folder/vault"\nkey_source = "file"\nkey_file = "nowhere/vault.key"\n'
+    assert store_of(folder, text) == Store(
+        kind="vault",
+        path=str(folder / "folder/vault"),
+        key_source="file",
+        key_file=str(folder / "nowhere/vault.key"),
+    )
+
+
+@pytest.mark.parametrize("source", ["auto", "keychain"])
+def test_a_key_from_the_keychain(folder: Path, source: str) -> None:
+    assert store_of(folder, f'key_source = "{source}"\n') == Store(path=VAULT, key_source=source)
+
+
+def test_a_store_in_memory(folder: Path) -> None:
+    assert store_of(folder, 'kind = "memory"\n') == Store(kind="memory")
+
+
+def test_the_default_places_of_the_store(folder: Path, home: Path) -> None:
+    found = store_of(folder, 'key_source = "file"\n')
+    assert found.path == str(Path(user_data_dir("bearerd", appauthor=False), "vault"))
+    assert found.key_file == str(Path(user_config_dir("bearerd", appauthor=False), "vault.key"))
+    assert Path(found.path).is_relative_to(home)
+    assert Path(found.key_file).is_relative_to(home)
+
+
+def test_the_home_folder_in_paths_of_the_store(folder: Path, home: Path) -> None:
+    found = store_of(folder, 'path = "~/vault"\nkey_file = "~/vault.key"\n')
+    assert (found.path, found.key_file) == (str(home / "vault"), str(home / "vault.key"))
+
+
+def test_paths_of_the_store_in_variables_start_at_the_working_folder(folder: Path) -> None:
+    found = store_of(folder, "", {"BEARERD_STORE__PATH": "vault", "BEARERD_STORE__KEY_FILE": "vault.key"})
+    assert (found.path, found.key_file) == (str(Path.cwd() / "vault"), str(Path.cwd() / "vault.key"))
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("", "auto"),
+        ('key_file = "vault.key"\n', "file"),
+        (f'key_secret = "{KEY_TEXT}"\n', "secret"),
+        ('key_secret_file = "key"\n', "secret"),
+    ],
+)
+def test_the_source_of_the_key_is_told_by_the_other_keys(folder: Path, text: str, source: str) -> None:
+    found = read(folder, STORE + text)
+    assert found.configuration.store.key_source == source
+    assert {"store.key_source": (source, "default")}.items() <= {
+        setting.name: (setting.value, setting.source) for setting in found.settings
+    }.items()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        KEY_TEXT,
+        KEY_TEXT.rstrip("="),
+        base64.urlsafe_b64encode(KEY).decode(),
+        base64.urlsafe_b64encode(KEY).decode().rstrip("="),
+        KEY.hex(),
+        KEY.hex().upper(),
+    ],
+)
+def test_however_a_key_is_written_it_is_the_same(folder: Path, written: str) -> None:
+    assert store_of(folder, f'key_secret = "{written}"\n').key_secret == Secret(KEY_TEXT)
+    assert store_of(folder, "", {"BEARERD_STORE__KEY_SECRET": written}).key_secret == Secret(KEY_TEXT)
+    (folder / "key").write_text(written + "\r\n")
+    assert store_of(folder, 'key_secret_file = "key"\n').key_secret == Secret(KEY_TEXT)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "canary",
+        base64.b64encode(bytes(31)).decode(),
+        base64.b64encode(bytes(33)).decode(),
+        base64.b64encode(bytes(64)).decode(),
+        KEY_TEXT + "=",
+        " " + KEY_TEXT,
+        KEY_TEXT.replace("/", ":"),
+        bytes(31).hex(),
+        bytes(33).hex(),
+        "x" * 64,
+    ],
+)
+def test_bad_keys(folder: Path, written: str) -> None:
+    problem = "is not a key of 32 bytes in base64; make one with: openssl rand -base64 32"
+    assert refuse(folder, STORE + f'key_secret = "{written}"\n') == f"store.key_secret: {problem}"
+    assert refuse(folder, STORE, {"BEARERD_STORE__KEY_SECRET": written}) == (
+        f"store.key_secret (from BEARERD_STORE__KEY_SECRET): {problem}"
+    )
+    (folder / "key").write_text(written)
+    assert refuse(folder, STORE + 'key_secret_file = "key"\n') == f"store.key_secret_file: key {problem}"
+
+
+def shown_of(folder: Path, text: str) -> dict[str, object]:
+    """The settings of the store that are shown, without the section's name."""
+    settings = read(folder, STORE + text).settings
+    return {
+        setting.name.removeprefix("store."): setting.value
+        for setting in settings
+        if setting.name.startswith("store.")
+    }
+
+
+def test_only_settings_that_the_store_uses_are_shown(folder: Path, home: Path) -> None:
+    path = str(home / "data" / "bearerd" / "vault")
+    vault = {"kind": "auto", "path": path}
+    key_file = str(home / "config" / "bearerd" / "vault.key")
+    assert shown_of(folder, 'kind = "memory"\n') == {"kind": "memory"}
+    assert shown_of(folder, "") == vault | {"key_source": "auto"}
+    assert shown_of(folder, 'key_source = "file"\n') == vault | {"key_source": "file", "key_file": key_file}
+    assert shown_of(folder, f'key_secret = "{KEY_TEXT}"\n') == vault | {
+        "key_source": "secret",
+        "key_secret": MASK,
+    }
+    assert shown_of(folder, 'key_secret_file = "key"\n') == vault | {
+        "key_source": "secret",
+        "key_secret_file": "key",
+    }
+
+
 BAD: dict[str, tuple[str, str]] = {
+    "kind of store": (
+        STORE + 'kind = "valt"\n',
+        "store.kind: is not one of auto, vault, memory; did you mean 'vault'?",
+    ),
+    "source of the key": (
+        STORE + 'key_source = "env"\n',
+        "store.key_source: is not one of auto, keychain, file, secret; choose one of them",
+    ),
+    "empty path of the store": (
+        STORE + 'path = ""\n',
+        "store.path: is empty; give it a value or take it out",
+    ),
+    "NUL in the path of the store": (
+        STORE + 'path = "a\\u0000"\n',
+        "store.path: has a NUL character in it; take it out",
+    ),
+    "NUL in the path of a token file": (
+        '[accounts.work]\ntoken_file = "a\\u0000"\n' + ROOT,
+        "accounts.work.token_file: has a NUL character in it; take it out",
+    ),
+    "both twins of the key": (
+        STORE + f'key_secret = "{KEY_TEXT}"\nkey_secret_file = "key"\n',
+        "store.key_secret: is set, and so is key_secret_file; keep one of them",
+    ),
+    "key from a secret without one": (
+        STORE + 'key_source = "secret"\n',
+        "store.key_secret: is missing; set it or key_secret_file",
+    ),
+    "key file beside a secret": (
+        STORE + 'key_secret_file = "key"\nkey_file = "vault.key"\n',
+        'store.key_file: does not belong to key_source = "secret"; take it out or choose another key_source',
+    ),
+    "key file beside the keychain": (
+        STORE + 'key_source = "keychain"\nkey_file = "vault.key"\n',
+        'store.key_file: does not belong to key_source = "keychain"; take it out or choose another key_source',
+    ),
+    "key file beside auto": (
+        STORE + 'key_source = "auto"\nkey_file = "vault.key"\n',
+        'store.key_file: does not belong to key_source = "auto"; take it out or choose another key_source',
+    ),
+    "secret beside a key file": (
+        STORE + f'key_source = "file"\nkey_secret = "{KEY_TEXT}"\n',
+        'store.key_secret: does not belong to key_source = "file"; take it out or choose another key_source',
+    ),
+    "path of a store in memory": (
+        STORE + 'kind = "memory"\npath = "vault"\n',
+        'store.path: does not belong to kind = "memory"; take it out or choose another kind',
+    ),
+    "missing key secret file": (
+        STORE + 'key_secret_file = "nowhere"\n',
+        (
+            "store.key_secret_file: nowhere cannot be read: no such file or directory; "
+            "mend that or name another file"
+        ),
+    ),
+    "empty key secret file": (
+        STORE + 'key_secret_file = "empty"\n',
+        "store.key_secret_file: empty is empty; give it a value or take it out",
+    ),
     "no routes": (STATIC, 'no routes: add [routes."/"] with an upstream, or give one with --upstream'),
     "missing upstream": (
         STATIC + '[routes."/"]\n',
@@ -730,6 +931,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     return tmp_path
 
 
@@ -771,6 +973,28 @@ def test_what_is_not_wise_is_a_warning(folder: Path) -> None:
         'routes."/".upstream: is plain http to another machine, which shows the token to the network; use https',
     )
     assert read(folder, text.replace("api.example.com", "127.0.0.1:8080")).warnings == ()
+
+
+def test_a_login_without_a_vault_is_a_warning(folder: Path) -> None:
+    text = REFRESH + REFRESH.replace("work", '"a.b"') + '[accounts.fixed]\ntoken = "t0ken"\n'
+    text += CLIENT.replace("work", "client") + SECRET + ROOT + 'account = "work"\n[store]\nkind = "memory"\n'
+    assert read(folder, text).warnings == tuple(
+        f"{name}: loses its login when bearerd ends, for its refresh token is single-use and "
+        'store.kind is "memory"; use a vault'
+        for name in ("accounts.work", 'accounts."a.b"')
+    )
+    for kind in ("auto", "vault"):
+        assert read(folder, text.replace("memory", kind)).warnings == ()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permission bits")
+def test_a_key_that_others_can_read_is_a_warning(folder: Path) -> None:
+    path = folder / "open.toml"
+    for setting, warned in ((f'key_secret = "{KEY_TEXT}"\n', True), ('key_secret_file = "key"\n', False)):
+        path.write_text('[accounts.work]\ntoken_file = "secret"\n' + ROOT + "[store]\n" + setting)
+        path.chmod(0o644)
+        expected = f"{path}: holds a secret and other users can read it; chmod 600 it"
+        assert load(path, {}, {}).warnings == ((expected,) if warned else ())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs permission bits")

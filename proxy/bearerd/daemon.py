@@ -6,7 +6,6 @@ import secrets
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, TypeVar
@@ -14,37 +13,24 @@ from typing import Any, Final, TypeVar
 import structlog
 from aiohttp import web
 
+from bearerd.assembly import SystemClock, Vault, build_manager, first_refresh_token, needs_vault
 from bearerd.control.pages import Pages
 from bearerd.control.status import build_status
-from bearerd.core.accounts import Account, CommandSource, FileSource, Grant, OAuthSource, StaticSource
+from bearerd.core.accounts import Account
 from bearerd.core.configuration import Configuration, Listen
 from bearerd.core.guard import Guard, Head, build_guard, origin_form, refuse
-from bearerd.core.lifecycle import (
-    Event,
-    LoginRequired,
-    Policy,
-    RefreshFailed,
-    RefreshSucceeded,
-    State,
-)
 from bearerd.core.problems import Problem
 from bearerd.core.targets import in_control, path_of
-from bearerd.core.tokens import TokenSet, import_refresh_token
+from bearerd.core.tokens import TokenSet
 from bearerd.errors import ConfigError
 from bearerd.forward.handler import Forwarder
 from bearerd.forward.reply import answer_problem
 from bearerd.forward.spool import SpoolBudget
 from bearerd.forward.upstream import UpstreamPool
 from bearerd.logs import frames
-from bearerd.oauth.endpoint import OAuthTokenSource, open_session
-from bearerd.ports import Clock, Timer, TokenSource
-from bearerd.sources.command import CommandTokenSource
-from bearerd.sources.file import POLL_S as FILE_POLL_S
-from bearerd.sources.file import FileTokenSource
-from bearerd.sources.static import StaticTokenSource
-from bearerd.stores.memory import MemoryLock, MemoryStore
-from bearerd.tokens.manager import POLL_S, TokenManager
-from bearerd.tokens.refresh import RefreshProtocol
+from bearerd.ports import Clock
+from bearerd.stores.keys import load_key
+from bearerd.tokens.manager import TokenManager
 
 T = TypeVar("T")
 
@@ -60,74 +46,6 @@ _DEFECT: Final = Problem(
 )
 
 
-class SystemClock:
-    """The machine's clocks and the running event loop's timers."""
-
-    def wall(self) -> float:
-        return time.time()
-
-    def steady(self) -> float:
-        return time.monotonic()
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        return asyncio.get_running_loop().call_later(delay_s, callback)
-
-
-class AccountLog:
-    """Tells the log what happens to an account."""
-
-    def __init__(self, account: str) -> None:
-        self._log = structlog.get_logger("bearerd.tokens").bind(account=account)
-
-    def changed(self, before: State, event: Event, after: State) -> None:
-        del before
-        match event:
-            case RefreshSucceeded(token=token):
-                self._log.info(
-                    "token.refreshed", generation=token.generation, lifetime_s=round(token.lifetime_s)
-                )
-            case RefreshFailed(failure=failure):
-                self._log.warning("token.refresh_failed", kind=str(failure.kind), reason=failure.reason)
-        if isinstance(after, LoginRequired):
-            self._log.error("token.login_required", reason=after.reason)
-
-    def defect(self, exc: Exception) -> None:
-        self._log.error("token.defect", trace=frames(exc))
-
-
-def build_source(account: Account, clock: Clock) -> TokenSource:
-    """The adapter for where an account's tokens come from. Needs a running event loop."""
-    match account.source:
-        case OAuthSource() as source:
-            return OAuthTokenSource(source, clock, open_session())
-        case CommandSource() as source:
-            return CommandTokenSource(source, clock)
-        case FileSource() as source:
-            return FileTokenSource(source, clock)
-        case StaticSource() as source:
-            return StaticTokenSource(source, clock)
-
-
-def build_manager(account: Account, clock: Clock) -> TokenManager:
-    """The manager of an account, with a store that lasts as long as the process."""
-    protocol = RefreshProtocol(build_source(account, clock), MemoryStore(), MemoryLock(), clock)
-    poll_s = FILE_POLL_S if isinstance(account.source, FileSource) else POLL_S
-    return TokenManager(protocol, build_policy(account), AccountLog(account.name), poll_s=poll_s)
-
-
-def build_policy(account: Account) -> Policy:
-    source = account.source
-    return Policy(renewable=not isinstance(source, OAuthSource) or source.grant is Grant.CLIENT_CREDENTIALS)
-
-
-def initial_token(account: Account) -> TokenSet | None:
-    """What an account begins with: the refresh token of its configuration, if it has one."""
-    source = account.source
-    if isinstance(source, OAuthSource) and source.refresh_token is not None:
-        return import_refresh_token(source.refresh_token)
-    return None
-
-
 class Daemon:
     """One running bearerd. `start` returns when the port answers; tokens are fetched meanwhile."""
 
@@ -136,7 +54,9 @@ class Daemon:
         self._clock = clock or SystemClock()
         self._log = structlog.get_logger("bearerd.daemon")
         self._managers: dict[str, TokenManager] = {}
+        self._vault = Vault(configuration.store, load_key)
         self._pool = UpstreamPool()
+        self._starting: asyncio.Task[None]
         self._servers: list[asyncio.Server] = []
         self._server: web.Server | None = None
         self._front: Front
@@ -152,8 +72,7 @@ class Daemon:
         sockets = listen(self._configuration.listen)
         self.port = sockets[0].getsockname()[1]
         for name, account in self._configuration.accounts.items():
-            self._managers[name] = build_manager(account, self._clock)
-            await self._managers[name].start(initial_token(account))
+            self._managers[name] = build_manager(account, self._clock, self._vault_of(account))
         self._front = self._build_front()
         self._server = web.Server(
             self._front,
@@ -166,7 +85,28 @@ class Daemon:
         )
         loop = asyncio.get_running_loop()
         self._servers = [await loop.create_server(self._server, sock=sock) for sock in sockets]
-        self._log.info("daemon.started", addresses=self.addresses, accounts=sorted(self._managers))
+        self._starting = asyncio.create_task(self._start_accounts())
+        self._log.info("daemon.listening", addresses=self.addresses)
+
+    async def started(self) -> None:
+        """Until each account has been read from its store. Raises StoreError where the vault's key cannot be had."""
+        await asyncio.shield(self._starting)
+
+    async def _start_accounts(self) -> None:
+        accounts = self._configuration.accounts.values()
+        steps = [self._managers[account.name].start(first_refresh_token(account)) for account in accounts]
+        if any(self._vault_of(account) for account in accounts):
+            steps.append(self._read_key())
+        await asyncio.gather(*steps)
+        self._log.info("daemon.started", accounts=sorted(self._managers))
+
+    async def _read_key(self) -> None:
+        began_at = self._clock.steady()
+        await self._vault.key()
+        self._log.info("vault.key_read", duration_s=round(self._clock.steady() - began_at, 3))
+
+    def _vault_of(self, account: Account) -> Vault | None:
+        return self._vault if needs_vault(account, self._configuration.store) else None
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Take no new calls, let those in flight finish within `drain_s`, then save what is being refreshed."""
@@ -176,6 +116,8 @@ class Daemon:
             self._server.pre_shutdown()
             await self._front.drained(drain_s)
             await self._server.shutdown(CUT_OFF_S)
+        self._starting.cancel()
+        await asyncio.gather(self._starting, return_exceptions=True)
         await asyncio.gather(*(manager.aclose() for manager in self._managers.values()))
         self._pool.close()
         self._log.info("daemon.stopped")
@@ -326,6 +268,7 @@ async def serve(configuration: Configuration, ready: Callable[[Daemon], None]) -
     daemon = Daemon(configuration)
     await daemon.start()
     try:
+        await _first_of(daemon.started(), stopping.wait())
         ready(daemon)
         await stopping.wait()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -333,6 +276,16 @@ async def serve(configuration: Configuration, ready: Callable[[Daemon], None]) -
                 loop.remove_signal_handler(number)
     finally:
         await daemon.stop()
+
+
+async def _first_of(*steps: Coroutine[Any, Any, object]) -> None:
+    """Until one of them has ended; the others are cancelled. Raises what it raised."""
+    tasks = [asyncio.ensure_future(step) for step in steps]
+    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in rest:
+        task.cancel()
+    for task in done:
+        task.result()
 
 
 def raise_descriptor_limit() -> None:
@@ -344,11 +297,14 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def fetch_token(account: Account) -> TokenSet:
-    """One token of `account`, for a process that ends after it. Raises TokenError."""
-    manager = build_manager(account, SystemClock())
+async def fetch_token(configuration: Configuration, account: Account) -> TokenSet:
+    """One token of `account`, for a process that ends after it. Raises TokenError, StoreError."""
+    vault = Vault(configuration.store, load_key) if needs_vault(account, configuration.store) else None
+    manager = build_manager(account, SystemClock(), vault, stays=False)
     try:
-        await manager.start(initial_token(account))
+        if vault is not None:
+            await vault.key()
+        await manager.start(first_refresh_token(account))
         return await manager.token()
     finally:
         await manager.aclose()

@@ -9,6 +9,7 @@
     |   +-- LoginRequired      a person must log in; exit code 4
     |   +-- TokenUnavailable   the token endpoint or source cannot give one now; retryable
     +-- StoreError             tokens cannot be read or kept; the text names the cure
+    |   +-- RefreshLockTimeout another process holds the lock; it passes
     |   +-- StoreUnwritable    no room, a failing disk, a read-only file system: it may pass
     +-- UpstreamError          the upstream failed before a response could be relayed
         +-- UpstreamTimeout    it did not answer, or could not be connected to, in time
@@ -49,6 +50,10 @@ class TokenUnavailable(TokenError):  # noqa: N818  # likewise
 
 class StoreError(BearerdError):
     """The store cannot be used as it is. The text names what, why and the cure."""
+
+
+class RefreshLockTimeout(StoreError):  # noqa: N818  # likewise
+    """Another process has held the refresh lock for longer than is waited. Nothing is refreshed without it."""
 
 
 class StoreUnwritable(StoreError):  # noqa: N818  # likewise

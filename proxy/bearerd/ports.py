@@ -4,8 +4,9 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from bearerd.core.failures import FailureNote
 from bearerd.core.lifecycle import Event, Failure, State
-from bearerd.core.tokens import Granted, TokenSet
+from bearerd.core.tokens import Granted, TokenSet, Tombstone
 
 
 class Timer(Protocol):
@@ -50,19 +51,41 @@ class TokenSource(Protocol):
 
 
 class TokenStore(Protocol):
-    """One account's tokens at rest."""
+    """One account's tokens at rest, and what processes that share them tell each other."""
 
-    async def load(self) -> TokenSet | None:
-        """The latest set saved by any process, or None."""
+    async def load(self) -> TokenSet | Tombstone | None:
+        """The record of the highest generation saved by any process, or None. Raises StoreError."""
         ...
 
-    async def save(self, token: TokenSet) -> None:
-        """Keep `token` in place of what is there. On return it will be found by any `load`."""
+    async def save(self, record: TokenSet | Tombstone) -> None:
+        """Keep `record` in place of what is there. On return it will be found by any `load`.
+
+        Raises StoreUnwritable where it cannot be kept now, and StoreError.
+        """
+        ...
+
+    async def check_writable(self) -> None:
+        """Raises as `save` would."""
+        ...
+
+    def changed(self) -> bool:
+        """True where another process may have saved since the last `load` or `save`. Cheap."""
+        ...
+
+    async def load_note(self) -> FailureNote | None:
+        """The last failure any process has noted."""
+        ...
+
+    async def save_note(self, note: FailureNote) -> None:
+        """Note a failure. Where that cannot be done nothing is lost."""
         ...
 
 
 class RefreshLock(Protocol):
-    """Held around a whole refresh: no other holder, in any process that shares the store."""
+    """Held around a whole refresh: no other holder, in any process that shares the store.
+
+    Entering raises StoreError, RefreshLockTimeout among them.
+    """
 
     def hold(self) -> AbstractAsyncContextManager[None]: ...
 
@@ -71,6 +94,10 @@ class Observer(Protocol):
     """Is told what happens to an account, for logs and people. Must not raise."""
 
     def changed(self, before: State, event: Event, after: State) -> None: ...
+
+    def unsaved(self, reason: str | None) -> None:
+        """A token is in use that the store could not keep, for `reason`; None once it has been kept."""
+        ...
 
     def defect(self, exc: Exception) -> None:
         """A port raised what it should have returned; the account goes on."""

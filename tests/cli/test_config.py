@@ -15,7 +15,10 @@ from bearerd.cli import COMMANDS, exit_codes, main
 from bearerd.core.redaction import MASK
 from bearerd.errors import BearerdError, ConfigError, LoginRequired, NotConfigured
 
-GOOD = """\
+KEY = "canary-6" + "A" * 35
+GOOD = f"""\
+[store]
+key_secret = "{KEY}"
 [accounts.work]
 grant = "client_credentials"
 issuer = "https://login.example.com"
@@ -47,7 +50,11 @@ def file(tmp_path: Path) -> Path:
 def runner(tmp_path: Path) -> CliRunner:
     """Runs commands with an empty home folder and none of this machine's variables of ours."""
     ours: dict[str, str | None] = {name: None for name in os.environ if name.upper().startswith("BEARERD_")}
-    home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    home = {
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "XDG_DATA_HOME": str(tmp_path / "data"),
+    }
     return CliRunner(env=ours | home)
 
 
@@ -115,6 +122,9 @@ def test_show_names_where_each_value_is_from(runner: CliRunner, file: Path) -> N
     assert rows["accounts.work.client_auth"].split() == ['"client_secret_basic"', "default"]
     assert rows["accounts.personal.grant"].split() == ['"refresh_token"', "default"]
     assert rows["accounts.cloud.command"].startswith(f'["gcloud", "{MASK}", "{MASK}", "{MASK}"]')
+    assert rows["store.key_secret"].split() == [f'"{MASK}"', "file", str(file)]
+    assert rows["store.key_source"].split() == ['"secret"', "default"]
+    assert rows["store.path"].endswith('bearerd/vault"  default')
     assert rows['routes."/".account'].split() == ['"work"', "file", str(file)]
     assert not any(name.startswith("accounts.fixed.client") for name in rows)
 
@@ -160,6 +170,11 @@ LEAKS = {
     "password in the upstream": GOOD.replace("https://api", "https://me:canary@api"),
     "password in a broken upstream": GOOD.replace("https://api.example.com", "https://me:canary@[api"),
     "password in the issuer": GOOD.replace("https://login", "https://me:canary@login"),
+    "key that is too short": GOOD.replace(KEY, "canary-6"),
+    "key with a line end": GOOD.replace(KEY, KEY + "\\n"),
+    "key in a list": GOOD.replace(f'"{KEY}"', f'["{KEY}"]'),
+    "key of another source": GOOD.replace("key_secret =", 'key_source = "keychain"\nkey_secret ='),
+    "key without a vault": GOOD.replace("key_secret =", 'kind = "memory"\nkey_secret ='),
     "secret in a query": GOOD.replace("/v1", "/v1?key=canary"),
 }
 
@@ -184,6 +199,8 @@ def test_no_secret_is_ever_printed(
         ("BEARERD_ACCOUNTS__FIXED__TOKEN", "canary canary"),
         ("BEARERD_ACCOUNTS__CLOUD__COMMAND", "tool canary"),
         ("BEARERD_UPSTREAM", "https://me:canary@x"),
+        ("BEARERD_STORE__KEY_SECRET", "canary"),
+        ("BEARERD_STORE__KEY_SECRT", "canary"),
     ],
 )
 def test_no_secret_of_a_variable_is_printed(runner: CliRunner, file: Path, name: str, value: str) -> None:
@@ -198,6 +215,15 @@ def test_a_secret_file_shows_its_path_and_not_what_it_holds(runner: CliRunner, f
     file.write_text(GOOD.replace('client_secret = "canary-1"', 'client_secret_file = "secret"'))
     result = run(runner, "config", "show", "-c", file)
     assert 'accounts.work.client_secret_file  "secret"' in result.stdout
+    assert "canary" not in result.output
+
+
+def test_what_a_key_file_holds_is_not_printed(runner: CliRunner, file: Path) -> None:
+    (file.parent / "key").write_text("canary-9\n")
+    file.write_text(GOOD.replace(f'key_secret = "{KEY}"', 'key_secret_file = "key"'))
+    result = run(runner, "config", "show", "-c", file)
+    assert result.exit_code == 78
+    assert "store.key_secret_file: " in result.stderr
     assert "canary" not in result.output
 
 

@@ -31,6 +31,7 @@ from bearerd.core.lifecycle import (
     Started,
     StartRefresh,
     State,
+    StoreFailed,
     Ticked,
     TokenStored,
     Use,
@@ -271,6 +272,22 @@ class TestFailures:
         assert next_wakeup(state, RENEWABLE) == 2100.0
 
 
+class TestPostponed:
+    """A refresh whose outcome could not be kept, and that was therefore not sent."""
+
+    POSTPONED = Failure(FailureKind.POSTPONED, "no room")
+
+    def test_it_is_due_by_the_mandatory_instant_at_the_latest(self) -> None:
+        late = Backoff(1900.0, until=2200.0, not_before=0.0, failures=9, failure=self.POSTPONED)
+        assert retry_at(late, token(), BY_LOGIN) == 1970.0
+        assert retry_at(replace(late, until=1910.0), token(), BY_LOGIN) == 1910.0
+
+    def test_calls_go_on_meanwhile(self) -> None:
+        state = step(Active(token()), Ticked(), 1800.0, BY_LOGIN)
+        state = step(state, RefreshFailed(self.POSTPONED, 1, 0.0), 1800.0, BY_LOGIN)
+        assert decide_call(state, 1969.0, BY_LOGIN) == Use(token())
+
+
 class TestRejectedCalls:
     def test_the_current_token_refused_forces_one_refresh(self) -> None:
         state, actions = transition(Active(token()), CallRejected(1), 1100.0, BY_LOGIN)
@@ -383,6 +400,16 @@ class TestLogin:
             LoginRequired(lc.LOGGED_OUT, forgotten=2),
             (Settle(),),
         )
+
+    def test_a_logout_elsewhere_counts_if_it_is_newer(self) -> None:
+        assert step(Active(token(3)), LoggedOut(3), 1100.0, BY_LOGIN) == Active(token(3))
+        assert step(Active(token(3)), LoggedOut(4), 1100.0, BY_LOGIN) == LoginRequired(
+            lc.LOGGED_OUT, forgotten=4
+        )
+
+    def test_a_store_that_cannot_be_read_is_the_reason_there_is_no_token(self) -> None:
+        assert step(NoToken(), StoreFailed("damaged"), 1000.0, BY_LOGIN) == LoginRequired("damaged")
+        assert step(Active(token()), StoreFailed("damaged"), 1000.0, BY_LOGIN) == Active(token())
 
     def test_nothing_of_a_login_given_up_comes_back_after_the_next_one(self) -> None:
         """A refresh of the old login is still running when the new one is stored, and ends after it."""

@@ -122,6 +122,10 @@ class Lifecycle(RuleBasedStateMachine):
         token = self.issue(lifetime_s, generation=max(1, generation_of(self.state) - behind))
         self.feed(TokenStored(token, jitter))
 
+    @rule(behind=st.integers(-1, 2))
+    def somebody_logs_out(self, behind: int) -> None:
+        self.feed(LoggedOut(generation_of(self.state) - behind))
+
     @rule(event=st.sampled_from([LoginStarted(), LoginFailed("denied"), LoggedOut()]))
     def person_acts(self, event: Event) -> None:
         self.feed(event)

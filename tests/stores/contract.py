@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from bearerd.core.failures import FailureNote, build_note
+from bearerd.core.lifecycle import Failure, FailureKind
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import TokenSet, Tombstone
 
@@ -13,6 +15,9 @@ class Store(Protocol):
     async def load(self) -> TokenSet | Tombstone | None: ...
     async def save(self, record: TokenSet | Tombstone) -> None: ...
     async def check_writable(self) -> None: ...
+    def changed(self) -> bool: ...
+    async def load_note(self) -> FailureNote | None: ...
+    async def save_note(self, note: FailureNote) -> None: ...
 
 
 class StoreContract:
@@ -46,3 +51,19 @@ class StoreContract:
         await store.save(FIRST)
         await store.check_writable()
         assert await store.load() == FIRST
+
+    async def test_one_s_own_saves_are_no_change(self, store: Store) -> None:
+        await store.load()
+        await store.save(FIRST)
+        assert not store.changed()
+        await store.save(SECOND)
+        assert not store.changed()
+        await store.load()
+        assert not store.changed()
+
+    async def test_a_note_is_kept_beside_the_tokens(self, store: Store) -> None:
+        assert await store.load_note() is None
+        note = build_note(None, Failure(FailureKind.TRANSIENT, "down", 7.5), "me", 3, 1000.0)
+        await store.save_note(note)
+        assert await store.load_note() == note
+        assert await store.load() is None

@@ -4,15 +4,17 @@ import asyncio
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from bearerd.core.failures import build_note
+from bearerd.core.lifecycle import Failure, FailureKind
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import TokenSet, Tombstone
-from bearerd.core.vault import Identity, build_key, seal
+from bearerd.core.vault import Identity, Key, build_key, seal
 from bearerd.errors import StoreError, StoreUnwritable
 from bearerd.stores.vault import VaultFolder, VaultStore
 from contract import FIRST, SECOND, StoreContract
@@ -24,6 +26,15 @@ VAULT, NEXT = f"{WORK.stem}.vault", f"{WORK.stem}.next"
 NONCE = b"n" * 12
 
 
+def known(key: Key) -> Callable[[], Awaitable[Key]]:
+    """A key that needs no reading."""
+
+    async def give() -> Key:
+        return key
+
+    return give
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "vault"
@@ -31,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> VaultStore:
-    return VaultStore(VaultFolder(path), WORK, KEY)
+    return VaultStore(VaultFolder(path), WORK, known(KEY))
 
 
 def files(path: Path) -> dict[str, int]:
@@ -49,6 +60,33 @@ def umask(mask: int) -> Iterator[None]:
 
 class TestContract(StoreContract):
     """The vault keeps the contract of all stores."""
+
+
+class TestShared:
+    async def test_what_another_process_saves_is_seen_to_have_changed(
+        self, path: Path, store: VaultStore
+    ) -> None:
+        other = VaultStore(VaultFolder(path), WORK, known(KEY))
+        await store.load()
+        await other.save(FIRST)
+        assert store.changed()
+        assert await store.load() == FIRST
+        assert not store.changed()
+        await other.save(SECOND)
+        assert store.changed()
+
+    async def test_a_note_that_is_garbage_is_none(self, path: Path, store: VaultStore) -> None:
+        await store.save(FIRST)
+        for garbage in (b"", b"[]", b"{", b'{"kind": "no such kind"}', b'{"kind": "transient"}', b"\xff"):
+            (path / f"{WORK.stem}.failure").write_bytes(garbage)
+            assert await store.load_note() is None
+
+    async def test_no_room_for_a_note_is_no_failure(self, path: Path, store: VaultStore) -> None:
+        path.mkdir(parents=True)
+        (path / f"{WORK.stem}.failure").mkdir()
+        note = build_note(None, Failure(FailureKind.TRANSIENT, "down"), "me", 3, 1000.0)
+        await store.save_note(note)
+        assert await store.load_note() is None
 
 
 class TestModes:
@@ -196,21 +234,21 @@ class TestDamage:
             assert (path / f"{VAULT}.damaged-{number}").read_bytes() == b"garbage %d" % number
 
     async def test_what_another_key_opens_is_never_written_over(self, path: Path, store: VaultStore) -> None:
-        await VaultStore(VaultFolder(path), WORK, OTHER).save(FIRST)
+        await VaultStore(VaultFolder(path), WORK, known(OTHER)).save(FIRST)
         with pytest.raises(StoreError, match="was sealed with another key"):
             await store.load()
         with pytest.raises(StoreError, match="give that key back"):
             await store.save(SECOND)
-        assert await VaultStore(VaultFolder(path), WORK, OTHER).load() == FIRST
+        assert await VaultStore(VaultFolder(path), WORK, known(OTHER)).load() == FIRST
         (path / VAULT).rename(path / NEXT)
         with pytest.raises(StoreError, match="was sealed with another key"):
             await store.save(SECOND)
-        assert await VaultStore(VaultFolder(path), WORK, OTHER).load() == FIRST
+        assert await VaultStore(VaultFolder(path), WORK, known(OTHER)).load() == FIRST
 
     async def test_two_identities_of_one_name_do_not_touch_each_other(
         self, path: Path, store: VaultStore
     ) -> None:
-        other = VaultStore(VaultFolder(path), Identity("work", "f" * 16), OTHER)
+        other = VaultStore(VaultFolder(path), Identity("work", "f" * 16), known(OTHER))
         await store.save(FIRST)
         await other.save(SECOND)
         assert (await store.load(), await other.load()) == (FIRST, SECOND)
@@ -235,7 +273,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount; run by CI")
 class TestNoRoom:
     async def test_a_full_disk_loses_nothing_and_is_told_apart(self, small_disk: Path) -> None:
-        store = VaultStore(VaultFolder(small_disk / "vault"), WORK, KEY)
+        store = VaultStore(VaultFolder(small_disk / "vault"), WORK, known(KEY))
         await store.save(FIRST)
         (small_disk / "filler").write_bytes(bytes(116 << 10))
         with pytest.raises(StoreUnwritable, match="No space left on device; make room there"):
@@ -251,7 +289,7 @@ class TestNoRoom:
         assert files(small_disk / "vault") == {VAULT: 0o600}
 
     async def test_a_read_only_file_system(self, small_disk: Path) -> None:
-        store = VaultStore(VaultFolder(small_disk / "vault"), WORK, KEY)
+        store = VaultStore(VaultFolder(small_disk / "vault"), WORK, known(KEY))
         await store.save(FIRST)
         mount("-o", "remount,ro", str(small_disk))
         for attempt in (store.check_writable(), store.save(SECOND)):

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from bearerd.core.lifecycle import Event, Failure, FailureKind, LoginRequired, Policy, State, token_of
 from bearerd.core.redaction import Secret
-from bearerd.core.tokens import Granted, TokenSet, import_refresh_token
+from bearerd.core.tokens import Granted, TokenSet, Tombstone, origin_of
 from bearerd.errors import LoginRequired as LoginRequiredError
-from bearerd.errors import TokenUnavailable
+from bearerd.errors import StoreError, TokenUnavailable
 from bearerd.stores.memory import MemoryLock, MemoryStore
 from bearerd.tokens.manager import TokenManager
 from bearerd.tokens.refresh import RefreshProtocol
@@ -59,10 +60,14 @@ class Recorder:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.defects: list[Exception] = []
+        self.alarms: list[str | None] = []
 
     def changed(self, before: State, event: Event, after: State) -> None:
         assert before is not after
         self.events.append(event)
+
+    def unsaved(self, reason: str | None) -> None:
+        self.alarms.append(reason)
 
     def defect(self, exc: Exception) -> None:
         self.defects.append(exc)
@@ -74,14 +79,52 @@ class Account:
     def __init__(self, *, renewable: bool = True) -> None:
         self.clock = FakeClock()
         self.source = ScriptedSource()
-        self.store = MemoryStore()
+        self.store: Any = MemoryStore()
         self.seen = Recorder()
-        protocol = RefreshProtocol(self.source, self.store, MemoryLock(), self.clock)
-        self.manager = TokenManager(protocol, Policy(renewable=renewable), self.seen, draw=lambda: 0.0)
+        self.manager = self.build(renewable=renewable)
+
+    def build(self, *, renewable: bool) -> TokenManager:
+        protocol = RefreshProtocol(self.source, self.store, MemoryLock(), self.clock, self.seen)
+        return TokenManager(protocol, Policy(renewable=renewable), self.seen, draw=lambda: 0.0)
 
     async def later(self, seconds: float) -> None:
         self.clock.advance(seconds)
         await turns()
+
+
+class Unreadable(MemoryStore):
+    """A store that is damaged until it holds `mended`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mended: TokenSet | None = None
+
+    async def load(self) -> TokenSet | Tombstone | None:
+        if self.mended is None:
+            raise StoreError("the vault is damaged; restore it")
+        return self.mended
+
+    def changed(self) -> bool:
+        return self.mended is not None
+
+
+class Shared(MemoryStore):
+    """A store that tells when somebody else has saved, as a file does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.foreign = False
+
+    async def load(self) -> TokenSet | Tombstone | None:
+        self.foreign = False
+        return await super().load()
+
+    async def save_elsewhere(self, record: TokenSet | Tombstone) -> None:
+        await self.save(record)
+        self.foreign = True
+
+    def changed(self) -> bool:
+        return self.foreign
 
 
 async def turns(count: int = 20) -> None:
@@ -125,16 +168,47 @@ class TestColdStart:
         assert account.source.attempts == 1
 
     async def test_a_stored_token_is_used_and_nothing_is_spent(self, account: Account) -> None:
-        await account.store.save(
-            TokenSet(7, Secret("kept"), account.clock.wall(), account.clock.wall() + 1000)
-        )
-        await account.manager.start(import_refresh_token(Secret("seed")))
+        now, origin = account.clock.wall(), origin_of(Secret("seed"))
+        await account.store.save(TokenSet(7, Secret("kept"), now, now + 1000, Secret("r7"), origin=origin))
+        await account.manager.start(Secret("seed"))
         assert (await account.manager.token()).generation == 7
         assert account.source.attempts == 0
 
+    async def test_another_refresh_token_in_the_configuration_is_another_login(self) -> None:
+        account = Account(renewable=False)
+        now = account.clock.wall()
+        await account.store.save(TokenSet(7, Secret("kept"), now, now + 1000, Secret("r7"), origin="another"))
+        await account.manager.start(Secret("seed"))
+        assert (await account.manager.token()).generation == 9
+        assert account.source.spent == ["seed"]
+        await account.manager.aclose()
+
+    async def test_a_refresh_token_that_was_logged_out_does_not_come_back(self) -> None:
+        account = Account(renewable=False)
+        await account.store.save(Tombstone(3, origin_of(Secret("seed"))))
+        await account.manager.start(Secret("seed"))
+        with pytest.raises(LoginRequiredError, match="logged out"):
+            await account.manager.token()
+        assert account.source.attempts == 0
+        await account.manager.aclose()
+
+    async def test_a_store_that_cannot_be_read_says_so_until_it_can(self) -> None:
+        account = Account(renewable=False)
+        account.store = Unreadable()
+        account.manager = account.build(renewable=False)
+        await account.manager.start(Secret("seed"))
+        with pytest.raises(LoginRequiredError, match="damaged; restore it"):
+            await account.manager.token()
+        now = account.clock.wall()
+        account.store.mended = TokenSet(4, Secret("kept"), now, now + 1000, Secret("r4"))
+        await account.later(30)
+        assert (await account.manager.token()).generation == 4
+        assert account.source.attempts == 0
+        await account.manager.aclose()
+
     async def test_a_bare_refresh_token_is_spent_once_and_then_its_successors(self) -> None:
         account = Account(renewable=False)
-        await account.manager.start(import_refresh_token(Secret("seed")))
+        await account.manager.start(Secret("seed"))
         await account.manager.token()
         await account.later(801)
         await account.later(801)
@@ -361,6 +435,47 @@ class TestCancellation:
         assert account.clock.armed == []
 
 
+class TestSiblings:
+    """What other processes do to the same account."""
+
+    async def started(self) -> Account:
+        account = Account(renewable=False)
+        account.store = Shared()
+        account.manager = account.build(renewable=False)
+        await account.manager.start(Secret("seed"))
+        assert (await account.manager.token()).generation == 1
+        return account
+
+    async def test_a_token_stored_by_a_sibling_is_adopted_within_30_s(self) -> None:
+        account = await self.started()
+        now = account.clock.wall()
+        await account.store.save_elsewhere(TokenSet(2, Secret("sibling"), now, now + 1000, Secret("r9")))
+        await account.later(30)
+        assert (await account.manager.token()).access_token.reveal() == "sibling"
+        assert account.source.attempts == 1
+        await account.manager.aclose()
+
+    async def test_a_logout_elsewhere_is_a_logout_here(self) -> None:
+        account = await self.started()
+        await account.store.save_elsewhere(Tombstone(2))
+        await account.later(30)
+        with pytest.raises(LoginRequiredError, match="logged out"):
+            await account.manager.token()
+        await account.manager.aclose()
+
+    async def test_a_logout_found_by_a_refresh_ends_it_and_the_login(self) -> None:
+        account = await self.started()
+        await account.store.save(Tombstone(2))
+        with pytest.raises(LoginRequiredError, match="logged out"):
+            await account.manager.force_refresh(1)
+        assert account.source.attempts == 1
+        now = account.clock.wall()
+        await account.store.save_elsewhere(TokenSet(3, Secret("login"), now, now + 1000, Secret("r")))
+        await account.later(30)
+        assert (await account.manager.token()).generation == 3
+        await account.manager.aclose()
+
+
 class TestSourceThatChanges:
     async def test_a_change_is_seen_by_the_timer(self, account: Account) -> None:
         await account.manager.start()
@@ -381,7 +496,7 @@ class TestSourceThatChanges:
 
 async def test_a_rejected_grant_ends_the_login_and_the_attempts() -> None:
     account = Account(renewable=False)
-    await account.manager.start(import_refresh_token(Secret("seed")))
+    await account.manager.start(Secret("seed"))
     await account.manager.token()
     account.source.failure = REJECTED
     await account.later(2000)

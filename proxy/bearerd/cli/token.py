@@ -12,6 +12,7 @@ from bearerd.cli import config_option
 
 if TYPE_CHECKING:
     from bearerd.core.accounts import Account
+    from bearerd.core.configuration import Store
     from bearerd.core.tokens import TokenSet
 
 FORMAT_VERSION = 1
@@ -32,13 +33,14 @@ def command(account: str, path: Path | None, form: str) -> None:
     from bearerd.core.configuration import Logging
     from bearerd.settings import load
 
-    accounts = load(path, {}, os.environ).configuration.accounts
-    if account not in accounts:
-        known = ", ".join(sorted(accounts))
+    configuration = load(path, {}, os.environ).configuration
+    subject = configuration.accounts.get(account)
+    if subject is None:
+        known = ", ".join(sorted(configuration.accounts))
         raise click.BadParameter(f"there is no account {account}; there is {known}", param_hint="ACCOUNT")
-    _refuse_single_use(accounts[account])
+    _refuse_single_use(subject, configuration.store)
     logs.configure(Logging(level="warning"))
-    token = daemon.run(daemon.fetch_token(accounts[account]))
+    token = daemon.run(daemon.fetch_token(configuration, subject))
     click.echo(format_token(account, token, form))
 
 
@@ -60,13 +62,13 @@ def format_token(account: str, token: "TokenSet", form: str) -> str:
     return json.dumps(document, indent=2)
 
 
-def _refuse_single_use(account: "Account") -> None:
-    """A refresh token may be spent once, and its successor would be lost with this process."""
-    from bearerd.core.accounts import Grant, OAuthSource
+def _refuse_single_use(account: "Account", settings: "Store") -> None:
+    """A refresh token may be spent once, and without a vault its successor would be lost with this process."""
+    from bearerd.assembly import first_refresh_token, needs_vault
     from bearerd.errors import BearerdError
 
-    if isinstance(account.source, OAuthSource) and account.source.grant is Grant.REFRESH_TOKEN:
+    if first_refresh_token(account) is not None and not needs_vault(account, settings):
         raise BearerdError(
-            f"account {account.name} spends a refresh token, and without a store its successor would be lost; "
-            "call the API through a running bearerd instead"
+            f"account {account.name} spends a refresh token, and without a vault its successor would be lost; "
+            'set store.kind = "vault", or call the API through a running bearerd'
         )

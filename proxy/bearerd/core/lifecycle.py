@@ -18,6 +18,7 @@ class FailureKind(StrEnum):
     TRANSIENT = "transient"  # network, 408, 429, 5xx, an unreadable reply: try again
     PERMANENT = "permanent"  # the client or the request is refused: a person must change something
     GRANT_REJECTED = "grant_rejected"  # invalid_grant: the login is over
+    POSTPONED = "postponed"  # nothing was sent: what came back could not be kept
     OUTCOME_UNKNOWN = "outcome_unknown"  # the request left and no reply came: it may have been spent
 
 
@@ -206,10 +207,19 @@ class LoginFailed:
 
 @dataclass(frozen=True, slots=True)
 class LoggedOut:
-    """The login was given up on purpose."""
+    """The login was given up on purpose; by another process where `generation` is its tombstone's."""
+
+    generation: int | None = None
 
 
-LoginEvent = LoginStarted | LoginFailed | LoggedOut
+@dataclass(frozen=True, slots=True)
+class StoreFailed:
+    """What the store holds cannot be used. `reason` names the cure."""
+
+    reason: str
+
+
+LoginEvent = LoginStarted | LoginFailed | LoggedOut | StoreFailed
 Event = (
     Started
     | TokenStored
@@ -282,10 +292,13 @@ def freshness(token: TokenSet, jitter: float, now: float, policy: Policy) -> Fre
 def retry_at(backoff: Backoff, token: TokenSet | None, policy: Policy) -> float:
     """When the next attempt is due: our own delay is cut to 30 s once the token has expired.
 
-    A client that is refused for good is not retried faster for it.
+    A client that is refused for good is not retried faster for it. What was postponed is due by the mandatory
+    instant at the latest.
     """
     if backoff.failure.kind in _REFUSALS:
         return backoff.until
+    if backoff.failure.kind is FailureKind.POSTPONED and token:
+        return min(backoff.until, max(mandatory_at(token, policy), backoff.failed_at))
     expired_at = max(token.expires_at, backoff.failed_at) if token else backoff.failed_at
     return max(backoff.not_before, min(backoff.until, expired_at + policy.backoff_expired_s))
 
@@ -370,8 +383,12 @@ def _refresh_failed(state: State, phase: InFlight, event: RefreshFailed, now: fl
 
 def _login_event(state: State, event: LoginEvent) -> Step:
     match event, state:
-        case LoggedOut(), _:
+        case LoggedOut(generation=None), _:
             return LoginRequired(LOGGED_OUT, forgotten=generation_of(state) + 1), (Settle(),)
+        case LoggedOut(generation=int() as generation), _ if generation > generation_of(state):
+            return LoginRequired(LOGGED_OUT, forgotten=generation), (Settle(),)
+        case StoreFailed(reason=reason), NoToken():
+            return LoginRequired(reason), (Settle(),)
         case LoginStarted(), LoginRequired(reason=reason, token=token, forgotten=forgotten):
             return LoginPending(token, reason, forgotten), ()
         case LoginStarted(), NoToken():

@@ -1,5 +1,6 @@
 """Tokens as the rest of the program passes them around."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,7 +30,7 @@ class TokenSet:
 
     `generation` is its identity: it rises by one with every token stored for the account, and
     "newer" means higher, never later. A set whose access token is empty is a login brought in
-    as a bare refresh token; it is expired from the start.
+    as a bare refresh token; it is expired from the start. `origin` tells by a hash which refresh token that was.
     """
 
     generation: int
@@ -38,6 +39,7 @@ class TokenSet:
     expires_at: float
     refresh_token: Secret | None = None
     scope: str | None = None
+    origin: str | None = None
 
     @property
     def lifetime_s(self) -> float:
@@ -49,6 +51,7 @@ class Tombstone:
     """A login that was given up. It has a generation of its own, so that nothing older comes back."""
 
     generation: int
+    origin: str | None = None
 
 
 def build_token_set(granted: Granted, previous: TokenSet | None, now: float) -> TokenSet:
@@ -65,9 +68,24 @@ def build_token_set(granted: Granted, previous: TokenSet | None, now: float) -> 
         expires_at=now + min(lifetime_s, MAX_LIFETIME_S),
         refresh_token=granted.refresh_token or (previous.refresh_token if previous else None),
         scope=granted.scope or (previous.scope if previous else None),
+        origin=previous.origin if previous else None,
     )
 
 
-def import_refresh_token(refresh_token: Secret) -> TokenSet:
-    """The set an account begins with when all that is known is a refresh token."""
-    return TokenSet(0, Secret(""), obtained_at=0.0, expires_at=0.0, refresh_token=refresh_token)
+def origin_of(refresh_token: Secret) -> str:
+    """What a login that began with this refresh token is known by."""
+    return hashlib.sha256(refresh_token.reveal().encode()).hexdigest()[:16]
+
+
+def import_refresh_token(
+    refresh_token: Secret, stored: TokenSet | Tombstone | None = None
+) -> TokenSet | None:
+    """The set an account begins with whose configuration has a refresh token, beside what is in the store.
+
+    None where the store has the same login already: its refresh token has been spent since.
+    """
+    origin = origin_of(refresh_token)
+    if stored is not None and stored.origin == origin:
+        return None
+    generation = stored.generation + 1 if stored else 0
+    return TokenSet(generation, Secret(""), 0.0, 0.0, refresh_token=refresh_token, origin=origin)

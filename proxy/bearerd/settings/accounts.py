@@ -2,8 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Final
 
 from bearerd.core.accounts import (
@@ -16,13 +15,10 @@ from bearerd.core.accounts import (
     Source,
     StaticSource,
 )
-from bearerd.core.redaction import Secret
+from bearerd.settings.files import Invalid, PathOf, Problem, cannot_read, load_secret
 from bearerd.settings.model import AccountTable, GrantName
-from bearerd.settings.sources import Unreadable, read_text, reason
-from bearerd.settings.values import is_descriptor, parse_secret
-
-PathOf = Callable[[str, str], Path]
-"""The path a key's text means: relative ones start at the folder of the file they stand in."""
+from bearerd.settings.sources import reason
+from bearerd.settings.values import is_descriptor
 
 _OAUTH_KEYS: Final = frozenset(
     {
@@ -61,17 +57,6 @@ _EITHER: Final = (
 _MISSING_GRANT: Final = (
     f"is missing; write one of {', '.join(KEYS)} (interactive login is not in this version yet)"
 )
-
-Problem = tuple[str, str]
-"""A key of the account, and the problem with its value and the cure."""
-
-
-class Invalid(Exception):  # noqa: N818  # a problem found while reading, given on as a line
-    """A key's value cannot be used."""
-
-    def __init__(self, key: str, text: str) -> None:
-        super().__init__(key, text)
-        self.problem = (key, text)
 
 
 def settle(table: AccountTable) -> AccountTable:
@@ -150,14 +135,14 @@ def _build_source(table: AccountTable, path_of: PathOf) -> Source:
         client_id=str(table.client_id),
         client_auth=ClientAuth(str(table.client_auth)),
         client_secret=table.client_secret
-        or _load_secret("client_secret_file", table.client_secret_file, path_of),
+        or load_secret("client_secret_file", table.client_secret_file, path_of),
         issuer=table.issuer,
         token_endpoint=table.token_endpoint,
         scopes=tuple(table.scopes),
         audience=table.audience,
         resource=table.resource,
         refresh_token=table.refresh_token
-        or _load_secret("refresh_token_file", table.refresh_token_file, path_of),
+        or load_secret("refresh_token_file", table.refresh_token_file, path_of),
     )
 
 
@@ -173,21 +158,5 @@ def _build_file(text: str, path_of: PathOf) -> FileSource:
         if not os.access(path, os.R_OK):
             raise PermissionError(errno.EACCES, "")
     except OSError as exc:
-        raise Invalid("token_file", _cannot_read(path, reason(exc))) from None
+        raise Invalid("token_file", cannot_read(path, reason(exc))) from None
     return FileSource(str(path))
-
-
-def _load_secret(key: str, text: str | None, path_of: PathOf) -> Secret | None:
-    if text is None:
-        return None
-    path = path_of(key, text)
-    try:
-        return parse_secret(read_text(path).rstrip("\r\n"))
-    except Unreadable as exc:
-        raise Invalid(key, _cannot_read(path, str(exc))) from None
-    except ValueError as exc:
-        raise Invalid(key, f"{path} {exc}") from None
-
-
-def _cannot_read(path: Path, why: str) -> str:
-    return f"{path} cannot be read: {why}; mend that or name another file"

@@ -2,24 +2,27 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from bearerd.core.accounts import Account
-from bearerd.core.configuration import Configuration, Limits, Listen, Logging
+from bearerd.core.accounts import Account, Grant, OAuthSource
+from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
 from bearerd.core.redaction import MASK, Secret
 from bearerd.core.targets import Route, parse_route, sort_routes
-from bearerd.settings.accounts import KEYS, Invalid, build_account, check_account, settle
-from bearerd.settings.model import NAMED, SINGLE, AccountTable, RouteTable, Settings
+from bearerd.settings.accounts import KEYS, build_account, check_account, settle
+from bearerd.settings.files import Invalid, PathOf, Problem
+from bearerd.settings.model import NAMED, SINGLE, AccountTable, RouteTable, Settings, StoreTable
 from bearerd.settings.problems import Problems, describe, setting_name, suggest
 from bearerd.settings.sources import SettingPath, Values, build_tree, is_table
+from bearerd.settings.store import build_store, check_store, settle_store, used_keys
 
-_SECRET_KEYS: Final = frozenset({"client_secret", "refresh_token", "token"})
+_SECRET_KEYS: Final = frozenset({"client_secret", "key_secret", "refresh_token", "token"})
+_Built = TypeVar("_Built")
 _ACCOUNT_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]|_(?!_))*")
 
 
@@ -52,14 +55,15 @@ def _name(location: tuple[str | int, ...], values: Values) -> str:
 
 
 def settle_all(settings: Settings) -> Settings:
-    """The settings with what other settings decide filled in: grants, client authentication, accounts of routes."""
+    """The settings with what others decide filled in: grants, client authentication, accounts of routes, the store."""
     accounts = {name: settle(table) for name, table in settings.accounts.items()}
     only = next(iter(accounts)) if len(accounts) == 1 else None
     routes = {
         prefix: table.model_copy(update={"account": table.account or only})
         for prefix, table in settings.routes.items()
     }
-    return settings.model_copy(update={"accounts": accounts, "routes": routes})
+    store = settle_store(settings.store)
+    return settings.model_copy(update={"accounts": accounts, "routes": routes, "store": store})
 
 
 def build_configuration(
@@ -74,6 +78,8 @@ def build_configuration(
     if limits.replay_body > limits.replay_total:
         name = _name(("limits", "replay_body"), values)
         problems.add(name, "is more than limits.replay_total; make it smaller, or that one larger")
+    wrong = check_store(settings.store, settled.store)
+    store = _build(("store",), wrong, partial(build_store, settled.store), values, problems)
     problems.check()
     return Configuration(
         accounts=accounts,
@@ -82,6 +88,7 @@ def build_configuration(
             tuple(settings.listen.hosts), settings.listen.port, frozenset(settings.listen.allowed_hosts)
         ),
         limits=limits,
+        store=store or Store(),
         log=Logging(settings.log.level, settings.log.format, settings.log.access),
     )
 
@@ -92,20 +99,33 @@ def _build_account(
     if not _ACCOUNT_NAME.fullmatch(name):
         text = "is not an account name; use a-z, 0-9, dot, dash and single underscores"
         problems.add(setting_name(("accounts", name)), text)
-    wrong = list(check_account(table, settled))
-    if not wrong:
+    build = partial(build_account, name, settled)
+    account = _build(("accounts", name), check_account(table, settled), build, values, problems)
+    return {name: account} if account else {}
+
+
+def _build(
+    place: SettingPath,
+    wrong: Iterable[Problem],
+    build: Callable[[PathOf], _Built],
+    values: Values,
+    problems: Problems,
+) -> _Built | None:
+    """What `build` makes of the table at `place`, or None with its problems added."""
+    found = list(wrong)
+    if not found:
         try:
-            return {name: build_account(name, settled, partial(_path_of, values, name))}
+            return build(partial(_path_of, values, place))
         except Invalid as exc:
-            wrong = [exc.problem]
-    for key, text in wrong:
-        problems.add(_name(("accounts", name, key), values), text)
-    return {}
+            found = [exc.problem]
+    for key, text in found:
+        problems.add(_name((*place, key), values), text)
+    return None
 
 
-def _path_of(values: Values, account: str, key: str, text: str) -> Path:
-    origin = values["accounts", account, key].origin
-    folder = Path(origin.name).parent if origin.kind == "file" else Path()
+def _path_of(values: Values, place: SettingPath, key: str, text: str) -> Path:
+    given = values.get((*place, key))
+    folder = Path(given.origin.name).parent if given and given.origin.kind == "file" else Path()
     return folder / os.path.expanduser(text)  # noqa: PTH111  # pathlib's raises where there is no home
 
 
@@ -141,10 +161,9 @@ def _check_account_of(table: RouteTable, names: list[str]) -> str | None:
 
 
 def list_settings(settled: Settings, values: Values) -> Iterator[Setting]:
-    """All settings in effect. Keys that an account does not use are left out."""
-    for section in SINGLE:
-        for key, value in getattr(settled, section):
-            yield _setting((section, key), value, values)
+    """All settings in effect. Keys that an account or the store does not use are left out."""
+    for path, value in _single_values(settled):
+        yield _setting(path, value, values)
     for name, account in settled.accounts.items():
         for key, value in account:
             if key == "grant" or (key in KEYS[str(account.grant)] and value not in (None, [])):
@@ -152,6 +171,14 @@ def list_settings(settled: Settings, values: Values) -> Iterator[Setting]:
     for prefix, route in settled.routes.items():
         for key, value in route:
             yield _setting(("routes", prefix, key), value, values)
+
+
+def _single_values(settled: Settings) -> Iterator[tuple[SettingPath, object]]:
+    unused = StoreTable.model_fields.keys() - used_keys(settled.store)
+    for section in SINGLE:
+        for key, value in getattr(settled, section):
+            if value is not None and not (section == "store" and key in unused):
+                yield (section, key), value
 
 
 def _setting(path: SettingPath, value: object, values: Values) -> Setting:
@@ -175,6 +202,8 @@ def list_warnings(configuration: Configuration, values: Values) -> Iterator[str]
         if route.origin.scheme == "http" and not route.origin.loopback:
             name = setting_name(("routes", route.name, "upstream"))
             yield f"{name}: is plain http to another machine, which shows the token to the network; use https"
+    if configuration.store.kind == "memory":
+        yield from _list_losses(configuration.accounts)
     with_secrets = {
         given.origin.name
         for path, given in values.items()
@@ -183,3 +212,13 @@ def list_warnings(configuration: Configuration, values: Values) -> Iterator[str]
     for path in with_secrets:
         if os.name == "posix" and Path(path).stat().st_mode & 0o044:
             yield f"{path}: holds a secret and other users can read it; chmod 600 it"
+
+
+def _list_losses(accounts: Mapping[str, Account]) -> Iterator[str]:
+    """The accounts that cannot go on after a restart without a vault."""
+    for name, account in accounts.items():
+        if isinstance(account.source, OAuthSource) and account.source.grant is Grant.REFRESH_TOKEN:
+            yield (
+                f"{setting_name(('accounts', name))}: loses its login when bearerd ends, for its refresh token is "
+                'single-use and store.kind is "memory"; use a vault'
+            )

@@ -16,7 +16,9 @@ from bearerd.settings.values import (
     parse_authority,
     parse_duration,
     parse_endpoint,
+    parse_key,
     parse_loopback,
+    parse_path,
     parse_resource,
     parse_scope,
     parse_secret,
@@ -27,11 +29,13 @@ from bearerd.settings.values import (
 
 GrantName = Literal["client_credentials", "refresh_token", "command", "file", "static"]
 ClientAuthName = Literal["client_secret_basic", "client_secret_post", "none"]
+KeySourceName = Literal["auto", "keychain", "file", "secret"]
 
 Text = Annotated[str, Field(min_length=1)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Endpoint = Annotated[Text, AfterValidator(parse_endpoint)]
+PathText = Annotated[Text, AfterValidator(parse_path)]
 SecretText = Annotated[Secret, BeforeValidator(parse_secret)]
 
 JSON_ONLY: Final = "a list that the environment holds as JSON: commas are common in its elements"
@@ -65,17 +69,17 @@ class AccountTable(Table):
     token_endpoint: Endpoint | None = None
     client_id: Text | None = None
     client_secret: SecretText | None = None
-    client_secret_file: Text | None = None
+    client_secret_file: PathText | None = None
     client_auth: ClientAuthName | None = None
     scopes: list[Annotated[str, AfterValidator(parse_scope)]] = []
     audience: Text | None = None
     resource: Annotated[Text, AfterValidator(parse_resource)] | None = None
     refresh_token: SecretText | None = None
-    refresh_token_file: Text | None = None
+    refresh_token_file: PathText | None = None
     command: Annotated[list[str], BeforeValidator(parse_argv), JSON_ONLY] = []
     command_timeout: Duration = 30.0
     token: Annotated[Secret, BeforeValidator(parse_access_token)] | None = None
-    token_file: Annotated[Text, AfterValidator(parse_token_path)] | None = None
+    token_file: Annotated[PathText, AfterValidator(parse_token_path)] | None = None
 
 
 class RouteTable(Table):
@@ -90,6 +94,17 @@ class LimitsTable(Table):
 
     replay_body: Size = _LIMITS.replay_body
     replay_total: Size = _LIMITS.replay_total
+
+
+class StoreTable(Table):
+    """``[store]``. Which keys go together depends on `key_source`."""
+
+    kind: Literal["auto", "vault", "memory"] = "auto"
+    path: PathText | None = None
+    key_source: KeySourceName | None = None
+    key_file: PathText | None = None
+    key_secret: Annotated[Secret, BeforeValidator(parse_key)] | None = None
+    key_secret_file: PathText | None = None
 
 
 class LogTable(Table):
@@ -107,9 +122,15 @@ class Settings(Table):
     accounts: dict[str, AccountTable] = {}
     routes: dict[str, RouteTable] = {}
     limits: LimitsTable = LimitsTable()
+    store: StoreTable = StoreTable()
     log: LogTable = LogTable()
 
 
 # Tables that stand alone, and tables of which there is one per name.
-SINGLE: Final[dict[str, type[Table]]] = {"listen": ListenTable, "limits": LimitsTable, "log": LogTable}
+SINGLE: Final[dict[str, type[Table]]] = {
+    "listen": ListenTable,
+    "limits": LimitsTable,
+    "store": StoreTable,
+    "log": LogTable,
+}
 NAMED: Final[dict[str, type[Table]]] = {"accounts": AccountTable, "routes": RouteTable}

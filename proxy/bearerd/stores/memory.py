@@ -3,20 +3,34 @@
 import asyncio
 from contextlib import AbstractAsyncContextManager
 
-from bearerd.core.tokens import TokenSet
+from bearerd.core.failures import FailureNote
+from bearerd.core.tokens import TokenSet, Tombstone
 
 
 class MemoryStore:
     """One account's tokens in this process."""
 
     def __init__(self) -> None:
-        self._token: TokenSet | None = None
+        self._record: TokenSet | Tombstone | None = None
+        self._note: FailureNote | None = None
 
-    async def load(self) -> TokenSet | None:
-        return self._token
+    async def load(self) -> TokenSet | Tombstone | None:
+        return self._record
 
-    async def save(self, token: TokenSet) -> None:
-        self._token = token
+    async def save(self, record: TokenSet | Tombstone) -> None:
+        self._record = record
+
+    async def check_writable(self) -> None:
+        """Memory can always be written."""
+
+    def changed(self) -> bool:
+        return False
+
+    async def load_note(self) -> FailureNote | None:
+        return self._note
+
+    async def save_note(self, note: FailureNote) -> None:
+        self._note = note
 
 
 class MemoryLock:

@@ -11,11 +11,12 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from bearerd.core.failures import FailureNote, encode_note, parse_note
 from bearerd.core.tokens import TokenSet, Tombstone
 from bearerd.core.vault import NONCE_BYTES, SIZE_LIMIT, Identity, Key, OtherKey, VaultError, seal, unseal
 from bearerd.errors import StoreError, StoreUnwritable
@@ -44,6 +45,19 @@ class VaultFolder:
                 return None
             except OSError as exc:
                 raise self._unusable(name, exc) from None
+
+    def signature(self, name: str) -> tuple[int, ...] | None:
+        """What changes with a file's content; None where there is no file to be seen."""
+        try:
+            found = (self._path / name).lstat()
+        except OSError:
+            return None
+        return (found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def lock_path(self, stem: str) -> Path:
+        """Where the lock of `stem` is. Raises StoreError where the folder is not ours to use."""
+        with self._opened():
+            return self._path / f"{stem}.lock"
 
     def replace(self, name: str, data: bytes, *, by_way_of: str) -> None:
         """Put `data` in place of a file's content, all or nothing. Raises StoreUnwritable, StoreError."""
@@ -137,32 +151,51 @@ def _write(name: str, data: bytes, folder: int) -> None:
 class VaultStore:
     """One account's tokens in a vault folder. Saves and what leads to them happen under the refresh lock."""
 
-    def __init__(self, folder: VaultFolder, identity: Identity, key: Key) -> None:
+    def __init__(self, folder: VaultFolder, identity: Identity, key: Callable[[], Awaitable[Key]]) -> None:
         self._folder = folder
         self._identity = identity
         self._key = key
         self._vault = f"{identity.stem}.vault"
         self._next = f"{identity.stem}.next"
+        self._note = f"{identity.stem}.failure"
+        self._seen: tuple[int, ...] | None = None
 
     async def load(self) -> TokenSet | Tombstone | None:
         """The record of the highest generation. Raises StoreError; nothing is changed by it."""
-        return await asyncio.to_thread(self._load)
+        return await asyncio.to_thread(self._load, await self._key())
 
     async def save(self, record: TokenSet | Tombstone) -> None:
         """Raises StoreUnwritable where there is no room, and StoreError."""
-        await asyncio.to_thread(self._save, record)
+        await asyncio.to_thread(self._save, record, await self._key())
 
     async def check_writable(self) -> None:
         """Raises as `save` would."""
         await asyncio.to_thread(self._folder.probe, f"{self._identity.stem}.probe")
 
-    def _load(self) -> TokenSet | Tombstone | None:
-        waiting = self._waiting()
+    def changed(self) -> bool:
+        return self._folder.signature(self._vault) != self._seen
+
+    async def load_note(self) -> FailureNote | None:
+        with suppress(StoreError):
+            return parse_note(await asyncio.to_thread(self._folder.read, self._note))
+        return None
+
+    async def save_note(self, note: FailureNote) -> None:
+        with suppress(StoreError):
+            await asyncio.to_thread(
+                self._folder.replace, self._note, encode_note(note), by_way_of=f"{self._note}.next"
+            )
+
+    def _load(self, key: Key) -> TokenSet | Tombstone | None:
+        self._seen = self._folder.signature(
+            self._vault
+        )  # before the bytes: a change in between is seen later
+        waiting = self._waiting(key)
         data = self._folder.read(self._vault)
         if data is None:
             return waiting
         try:
-            record = unseal(data, self._identity, self._key)
+            record = unseal(data, self._identity, key)
         except OtherKey:
             raise StoreError(self._sealed_otherwise()) from None
         except VaultError as problem:
@@ -173,26 +206,27 @@ class VaultStore:
             ) from None
         return waiting if waiting is not None and waiting.generation > record.generation else record
 
-    def _waiting(self) -> TokenSet | Tombstone | None:
+    def _waiting(self, key: Key) -> TokenSet | Tombstone | None:
         """An interrupted save, if all of it had been written."""
         data = self._folder.read(self._next)
         try:
-            return unseal(data, self._identity, self._key) if data else None
+            return unseal(data, self._identity, key) if data else None
         except VaultError:
             return None
 
-    def _save(self, record: TokenSet | Tombstone) -> None:
+    def _save(self, record: TokenSet | Tombstone, key: Key) -> None:
         for name in (self._vault, self._next):
-            self._make_way(name)
-        sealed = seal(record, self._identity, self._key, secrets.token_bytes(NONCE_BYTES))
+            self._make_way(name, key)
+        sealed = seal(record, self._identity, key, secrets.token_bytes(NONCE_BYTES))
         self._folder.replace(self._vault, sealed, by_way_of=self._next)
+        self._seen = self._folder.signature(self._vault)
 
-    def _make_way(self, name: str) -> None:
+    def _make_way(self, name: str, key: Key) -> None:
         """Never write over what another key can open; set aside a vault that nothing can open."""
         data = self._folder.read(name)
         try:
             if data is not None:
-                unseal(data, self._identity, self._key)
+                unseal(data, self._identity, key)
         except OtherKey:
             raise StoreError(self._sealed_otherwise()) from None
         except VaultError:

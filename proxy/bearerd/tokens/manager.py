@@ -15,6 +15,7 @@ from bearerd.core.lifecycle import (
     Failure,
     FailureKind,
     InFlight,
+    LoggedOut,
     NoToken,
     Policy,
     RefreshFailed,
@@ -26,7 +27,9 @@ from bearerd.core.lifecycle import (
     Started,
     StartRefresh,
     State,
+    StoreFailed,
     Ticked,
+    TokenStored,
     Use,
     Verdict,
     Wait,
@@ -34,13 +37,15 @@ from bearerd.core.lifecycle import (
     decide_call,
     decide_replay,
     effective_now,
+    mandatory_at,
     next_wakeup,
     phase_of,
     token_of,
     transition,
 )
-from bearerd.core.tokens import TokenSet
-from bearerd.errors import LoginRequired, TokenUnavailable
+from bearerd.core.redaction import Secret
+from bearerd.core.tokens import TokenSet, Tombstone, import_refresh_token
+from bearerd.errors import LoginRequired, StoreError, TokenUnavailable
 from bearerd.ports import Clock, Observer, Timer
 from bearerd.tokens.refresh import RefreshProtocol
 
@@ -75,29 +80,43 @@ class TokenManager:
         self._fresh_until = float("-inf")
         self._waiters: set[asyncio.Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
+        self._adoption: asyncio.Task[None] | None = None
         self._timer: Timer | None = None
+        self._started = asyncio.Event()
         self._closed = False
 
     @property
     def state(self) -> State:
         return self._state
 
-    async def start(self, initial: TokenSet | None = None) -> None:
+    async def start(self, refresh_token: Secret | None = None) -> None:
         """Read the store and begin the first refresh, if one is wanted. Returns without waiting for it.
 
-        `initial` is what to begin with where the store holds nothing.
+        `refresh_token` is what the configuration gives an account to begin with.
         """
-        stored = await self._protocol.store.load()
-        self._dispatch(Started(stored or initial, self._draw()))
+        try:
+            stored = await self._protocol.store.load()
+        except StoreError as problem:
+            self._dispatch(Started(None) if self._policy.renewable else StoreFailed(str(problem)))
+            self._started.set()
+            return
+        imported = import_refresh_token(refresh_token, stored) if refresh_token else None
+        if imported is None and isinstance(stored, Tombstone):
+            self._dispatch(LoggedOut(stored.generation))
+        else:
+            token = imported or (stored if isinstance(stored, TokenSet) else None)
+            self._dispatch(Started(token, self._draw()))
+        self._started.set()
 
     async def aclose(self) -> None:
         """Stop the timer and wait for a refresh in flight: what has left must be saved."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._task is not None:
-            await asyncio.wait([self._task])
-        await self._protocol.source.aclose()
+        tasks = [task for task in (self._task, self._adoption) if task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._protocol.aclose()
 
     def current(self) -> TokenSet | None:
         """The token, if it can be used with nothing else to be done; else call `token`."""
@@ -129,6 +148,7 @@ class TokenManager:
         return decide_replay(self._state, rejected, self._now(), self._policy)
 
     async def _settle(self, decide: Callable[[], Verdict]) -> TokenSet:
+        await self._started.wait()
         while True:
             match decide():
                 case Use(token=token):
@@ -187,15 +207,33 @@ class TokenManager:
         """Run the protocol and report. `earlier` is a superseded refresh that may still be running."""
         if earlier is not None:
             await asyncio.wait([earlier])
+        token = token_of(self._state)
+        urgent = action.rejected or token is None or self._now() >= mandatory_at(token, self._policy)
         try:
-            outcome = await self._protocol.run(token_of(self._state), rejected=action.rejected)
+            outcome = await self._protocol.run(token, rejected=action.rejected, urgent=urgent)
         except Exception as exc:  # noqa: BLE001  # a defect in a port must not end the account's renewal
             self._observer.defect(exc)
             outcome = DEFECT
-        if isinstance(outcome, Failure):
-            self._dispatch(RefreshFailed(outcome, action.basis, self._draw()))
-        else:
-            self._dispatch(RefreshSucceeded(outcome, action.basis, self._draw()))
+        match outcome:
+            case Failure():
+                self._dispatch(RefreshFailed(outcome, action.basis, self._draw()))
+            case Tombstone(generation=generation):
+                self._dispatch(LoggedOut(generation))
+                self._dispatch(RefreshFailed(DEFECT, action.basis))  # ends the refresh if the logout did not
+            case TokenSet():
+                self._dispatch(RefreshSucceeded(outcome, action.basis, self._draw()))
+
+    async def _adopt(self) -> None:
+        """Take over what another process has saved. What cannot be read now is tried at the next tick."""
+        try:
+            stored = await self._protocol.store.load()
+        except StoreError:
+            return
+        match stored:
+            case TokenSet():
+                self._dispatch(TokenStored(stored, self._draw()))
+            case Tombstone(generation=generation):
+                self._dispatch(LoggedOut(generation))
 
     def _arm(self) -> None:
         """Set the timer for what is due next, at most `poll_s` away."""
@@ -208,7 +246,10 @@ class TokenManager:
         self._timer = self._clock.call_later(max(delay_s, SHORTEST_SLEEP_S), self._on_timer)
 
     def _on_timer(self) -> None:
-        changed = not isinstance(phase_of(self._state), InFlight) and self._protocol.source.changed()
+        flying = isinstance(phase_of(self._state), InFlight)
+        if not flying and self._protocol.store.changed():
+            self._adoption = asyncio.create_task(self._adopt())
+        changed = not flying and self._protocol.source.changed()
         self._dispatch(SourceChanged() if changed else Ticked())
         self._arm()
 

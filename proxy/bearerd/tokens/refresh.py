@@ -1,45 +1,112 @@
 """The refresh protocol, once for everybody: lock, re-read, adopt or spend, save, release."""
 
-from dataclasses import dataclass, replace
+import asyncio
+import secrets
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 
+from bearerd.core.failures import build_note, explain, heed
 from bearerd.core.lifecycle import REPLY_LOST, Failure, FailureKind
-from bearerd.core.tokens import Granted, TokenSet, build_token_set
-from bearerd.ports import Clock, RefreshLock, TokenSource, TokenStore
+from bearerd.core.tokens import Granted, TokenSet, Tombstone, build_token_set
+from bearerd.errors import StoreError, StoreUnwritable
+from bearerd.ports import Clock, Observer, RefreshLock, TokenSource, TokenStore
 
 SAME_TOKEN = Failure(FailureKind.TRANSIENT, "the source gave the very token again that the API refused")
+_FIRST_SAVE_S = 0.5
+_LONGEST_SAVE_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
 class RefreshProtocol:
-    """The ports of one account. `run` is called by the manager alone, once at a time."""
+    """The ports of one account. `run` is called by the manager alone, once at a time.
 
-    source: TokenSource
-    store: TokenStore
-    lock: RefreshLock
-    clock: Clock
+    A rotated pair that cannot be saved is used and kept here, **with the lock**, until it has been saved: no other
+    process may spend the refresh token that it replaced.
+    """
 
-    async def run(self, have: TokenSet | None, *, rejected: bool) -> TokenSet | Failure:
-        """A token newer than `have`: a sibling's from the store if there is one, else a new one, saved.
+    def __init__(
+        self,
+        source: TokenSource,
+        store: TokenStore,
+        lock: RefreshLock,
+        clock: Clock,
+        observer: Observer,
+        *,
+        stays: bool = True,
+    ) -> None:
+        """`stays` is False for a process that ends after one token: it must not be left with a pair unsaved."""
+        self.source = source
+        self.store = store
+        self.clock = clock
+        self._lock = lock
+        self._observer = observer
+        self._stays = stays
+        self._author = secrets.token_hex(8)
+        self._unsaved: TokenSet | None = None
+        self._held = AsyncExitStack()
+        self._alarmed = False
+        self._relieved = asyncio.Event()
+        self._saver: asyncio.Task[None] | None = None
 
-        `rejected` says that an API refused `have`: the same access token again is a failure.
+    async def run(
+        self, have: TokenSet | None, *, rejected: bool, urgent: bool
+    ) -> TokenSet | Tombstone | Failure:
+        """A record newer than `have`: a sibling's from the store if there is one, else a new token, saved.
+
+        `rejected` says that an API refused `have`: the same access token again is a failure. `urgent` says that
+        a refresh can no longer be put off where the store cannot be written.
         """
-        async with self.lock.hold():
-            stored = await self._newer_than(have)
-            if stored is not None:
-                return stored
-            outcome = await self._spend(have)
-            if isinstance(outcome, Failure):
-                return await self._before_giving_up(have, outcome)
-            if rejected and have is not None and outcome.access_token == have.access_token:
-                return SAME_TOKEN
-            token = build_token_set(outcome, have, self.clock.wall())
-            await self.store.save(token)
-            return token
+        try:
+            async with AsyncExitStack() as stack:
+                await self._end_saver()
+                if self._unsaved is None:
+                    await stack.enter_async_context(self._lock.hold())
+                else:
+                    await stack.enter_async_context(self._held.pop_all())
+                outcome = await self._renew(have, rejected=rejected, urgent=urgent)
+                if self._unsaved is not None:
+                    self._held = stack.pop_all()
+                    self._saver = asyncio.create_task(self._save_at_last())
+                return outcome
+        except StoreError as problem:
+            return Failure(FailureKind.TRANSIENT, str(problem))
 
-    async def _newer_than(self, have: TokenSet | None) -> TokenSet | None:
-        stored = await self.store.load()
+    async def aclose(self) -> None:
+        """Give up the source, and a pair that could not be saved, after one last attempt."""
+        await self._end_saver()
+        await self._try_to_save()
+        await self._held.aclose()
+        await self.source.aclose()
+
+    async def _renew(
+        self, have: TokenSet | None, *, rejected: bool, urgent: bool
+    ) -> TokenSet | Tombstone | Failure:
         known = have.generation if have else 0
-        return stored if stored is not None and stored.generation > known else None
+        stored = await self.store.load()
+        if stored is not None and stored.generation > known:
+            return stored
+        note = await self.store.load_note()
+        told = heed(note, self._author, known, self.clock.wall())
+        if told is not None:
+            return told
+        if have is not None and have.refresh_token is not None:
+            unwritable = await self._preflight(urgent=urgent)
+            if unwritable is not None:
+                return unwritable
+        outcome = await self._spend(have)
+        if isinstance(outcome, Failure):
+            return await self._give_up(known, explain(outcome, note, known))
+        if rejected and have is not None and outcome.access_token == have.access_token:
+            return SAME_TOKEN
+        return await self._keep(build_token_set(outcome, have, self.clock.wall()))
+
+    async def _preflight(self, *, urgent: bool) -> Failure | None:
+        """A refresh token is not spent for a successor that cannot be kept, as long as it can be put off."""
+        try:
+            await self.store.check_writable()
+        except StoreUnwritable as problem:
+            if not (urgent and self._stays):
+                return Failure(FailureKind.POSTPONED, str(problem))
+        return None
 
     async def _spend(self, have: TokenSet | None) -> Granted | Failure:
         """One attempt, and one more at once where no reply came: servers with a reuse leeway forgive.
@@ -54,8 +121,52 @@ class RefreshProtocol:
             return replace(again, reason=REPLY_LOST)
         return again
 
-    async def _before_giving_up(self, have: TokenSet | None, failure: Failure) -> TokenSet | Failure:
-        """A rejected grant ends the login only if no sibling has renewed it meanwhile."""
-        if failure.kind is not FailureKind.GRANT_REJECTED:
-            return failure
-        return await self._newer_than(have) or failure
+    async def _give_up(self, known: int, failure: Failure) -> TokenSet | Tombstone | Failure:
+        """A rejected grant ends the login only if no sibling has renewed it meanwhile. Siblings are told."""
+        if failure.kind is FailureKind.GRANT_REJECTED:
+            stored = await self.store.load()
+            if stored is not None and stored.generation > known:
+                return stored
+        previous = await self.store.load_note()
+        await self.store.save_note(build_note(previous, failure, self._author, known, self.clock.wall()))
+        return failure
+
+    async def _keep(self, token: TokenSet) -> TokenSet:
+        """Save before anybody uses it; where that fails, use it all the same and go on trying."""
+        self._unsaved = token
+        await self._try_to_save()
+        return token
+
+    async def _try_to_save(self) -> None:
+        if self._unsaved is None:
+            return
+        try:
+            await self.store.save(self._unsaved)
+        except StoreError as problem:
+            self._alarmed = True
+            self._observer.unsaved(str(problem))
+            return
+        self._unsaved = None
+        if self._alarmed:
+            self._alarmed = False
+            self._observer.unsaved(None)
+
+    async def _save_at_last(self) -> None:
+        """Try again and again, until it is saved or somebody else goes on with it; then let go of the lock."""
+        pause_s = _FIRST_SAVE_S
+        while self._unsaved is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._relieved.wait()
+                return
+            await self._try_to_save()
+            pause_s = min(_LONGEST_SAVE_S, pause_s * 2)
+        await self._held.aclose()
+
+    async def _end_saver(self) -> None:
+        """Between two attempts, never within one: a save that runs on unseen could come after a newer one."""
+        if self._saver is not None:
+            self._relieved.set()
+            await asyncio.wait([self._saver])
+            self._relieved.clear()
+            self._saver = None

@@ -1,0 +1,133 @@
+"""How an account is put together: its source, its store, its lock, its manager."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from bearerd.core.accounts import Account, CommandSource, FileSource, Grant, OAuthSource, StaticSource
+from bearerd.core.configuration import Store
+from bearerd.core.lifecycle import (
+    Event,
+    LoginRequired,
+    Policy,
+    RefreshFailed,
+    RefreshSucceeded,
+    State,
+)
+from bearerd.core.redaction import Secret
+from bearerd.core.vault import Key, build_identity
+from bearerd.logs import frames
+from bearerd.oauth.endpoint import OAuthTokenSource, open_session
+from bearerd.ports import Clock, RefreshLock, Timer, TokenSource, TokenStore
+from bearerd.sources.command import CommandTokenSource
+from bearerd.sources.file import POLL_S as FILE_POLL_S
+from bearerd.sources.file import FileTokenSource
+from bearerd.sources.static import StaticTokenSource
+from bearerd.stores.lock import KernelLock
+from bearerd.stores.memory import MemoryLock, MemoryStore
+from bearerd.stores.vault import VaultFolder, VaultStore
+from bearerd.tokens.manager import POLL_S, TokenManager
+from bearerd.tokens.refresh import RefreshProtocol
+
+
+class SystemClock:
+    """The machine's clocks and the running event loop's timers."""
+
+    def wall(self) -> float:
+        return time.time()
+
+    def steady(self) -> float:
+        return time.monotonic()
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        return asyncio.get_running_loop().call_later(delay_s, callback)
+
+
+class AccountLog:
+    """Tells the log what happens to an account."""
+
+    def __init__(self, account: str) -> None:
+        self._log = structlog.get_logger("bearerd.tokens").bind(account=account)
+
+    def changed(self, before: State, event: Event, after: State) -> None:
+        del before
+        match event:
+            case RefreshSucceeded(token=token):
+                self._log.info(
+                    "token.refreshed", generation=token.generation, lifetime_s=round(token.lifetime_s)
+                )
+            case RefreshFailed(failure=failure):
+                self._log.warning("token.refresh_failed", kind=str(failure.kind), reason=failure.reason)
+        if isinstance(after, LoginRequired):
+            self._log.error("token.login_required", reason=after.reason)
+
+    def unsaved(self, reason: str | None) -> None:
+        if reason is None:
+            self._log.info("token.saved_at_last")
+        else:
+            self._log.error("token.unsaved", reason=reason)
+
+    def defect(self, exc: Exception) -> None:
+        self._log.error("token.defect", trace=frames(exc))
+
+
+def build_source(account: Account, clock: Clock) -> TokenSource:
+    """The adapter for where an account's tokens come from. Needs a running event loop."""
+    match account.source:
+        case OAuthSource() as source:
+            return OAuthTokenSource(source, clock, open_session())
+        case CommandSource() as source:
+            return CommandTokenSource(source, clock)
+        case FileSource() as source:
+            return FileTokenSource(source, clock)
+        case StaticSource() as source:
+            return StaticTokenSource(source, clock)
+
+
+def build_policy(account: Account) -> Policy:
+    source = account.source
+    return Policy(renewable=not isinstance(source, OAuthSource) or source.grant is Grant.CLIENT_CREDENTIALS)
+
+
+def first_refresh_token(account: Account) -> Secret | None:
+    """What an account's configuration gives it to begin with."""
+    return account.source.refresh_token if isinstance(account.source, OAuthSource) else None
+
+
+def needs_vault(account: Account, settings: Store) -> bool:
+    """By default only what cannot be had again without a person is kept at rest."""
+    if not isinstance(account.source, OAuthSource) or settings.kind == "memory":
+        return False
+    return settings.kind == "vault" or account.source.grant is Grant.REFRESH_TOKEN
+
+
+class Vault:
+    """The vault folder of this configuration. Its key is read once, at the first need."""
+
+    def __init__(self, settings: Store, load_key: Callable[[Store, VaultFolder], Awaitable[Key]]) -> None:
+        self._settings = settings
+        self._folder = VaultFolder(Path(settings.path))
+        self._load_key = load_key
+        self._key: asyncio.Task[Key] | None = None
+
+    async def key(self) -> Key:
+        """Raises StoreError, each time again, where the key cannot be had."""
+        if self._key is None:
+            self._key = asyncio.ensure_future(self._load_key(self._settings, self._folder))
+        return await asyncio.shield(self._key)
+
+    def open(self, account: Account) -> tuple[TokenStore, RefreshLock]:
+        identity = build_identity(account.name, account.source)
+        return VaultStore(self._folder, identity, self.key), KernelLock(self._folder, identity.stem)
+
+
+def build_manager(account: Account, clock: Clock, vault: Vault | None, *, stays: bool = True) -> TokenManager:
+    """The manager of an account, kept in `vault` or, where that is None, as long as the process lasts."""
+    observer = AccountLog(account.name)
+    store, lock = vault.open(account) if vault is not None else (MemoryStore(), MemoryLock())
+    protocol = RefreshProtocol(build_source(account, clock), store, lock, clock, observer, stays=stays)
+    poll_s = FILE_POLL_S if isinstance(account.source, FileSource) else POLL_S
+    return TokenManager(protocol, build_policy(account), observer, poll_s=poll_s)

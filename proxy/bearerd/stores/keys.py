@@ -1,0 +1,330 @@
+"""Where the vault's data key comes from: the user's keychain, a file, or the configuration.
+
+A key is made only where nothing can have been sealed with an earlier one, and only by one process at a time. It counts
+once it has been read back.
+"""
+
+import asyncio
+import base64
+import errno
+import json
+import os
+import secrets
+import signal
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from bearerd.core.configuration import Store
+from bearerd.core.redaction import Secret
+from bearerd.core.vault import KEY_BYTES, Key, build_key
+from bearerd.errors import RefreshLockTimeout, StoreError
+from bearerd.stores.lock import KernelLock
+from bearerd.stores.vault import VaultFolder
+
+SERVICE: Final = "bearerd"
+KEYCHAIN_S: Final = (
+    5.0  # a person at a prompt needs longer, and starts bearerd again; nobody waits on a dead daemon
+)
+WAYS_OUT: Final = (
+    'set store.key_source = "file" with store.key_file, or "secret" with store.key_secret, '
+    'or store.kind = "memory"'
+)
+_REST_S: Final = 0.5  # for the program to end by itself once it has answered
+_ANSWER_LIMIT: Final = 64 << 10
+_FILE_LIMIT: Final = 1 << 10
+_OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+async def load_key(settings: Store, folder: VaultFolder, *, create: bool) -> Key:
+    """The key of the vault in `folder`. Where there is none, one is made if `create`. Raises StoreError."""
+    if settings.key_source == "secret":
+        return _configured(settings.key_secret)
+    place = _place(settings, folder)
+    key = await _find(place, folder)
+    if key is None and create:
+        try:
+            async with KernelLock(folder, "key").hold():
+                key = await _find(place, folder) or await _make(place)
+        except RefreshLockTimeout as exc:
+            raise StoreError(f"no vault key can be made: {exc}; end that process and start again") from None
+    if key is None:
+        raise StoreError(f"{place} holds no vault key yet; one is made when bearerd first saves a token")
+    return key
+
+
+def parse_key(text: str) -> Key:
+    """Base64 of either alphabet, padded or not, or 64 hexadecimal digits. Raises ValueError."""
+    text = text.strip()
+    if len(text) == 2 * KEY_BYTES:
+        return build_key(bytes.fromhex(text))
+    standard = text.rstrip("=").translate(str.maketrans("-_", "+/"))
+    return build_key(base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True))
+
+
+def _configured(secret: Secret | None) -> Key:
+    cure = "make one with: openssl rand -base64 32"
+    if not secret:
+        raise StoreError(f"store.key_secret is not set; {cure}")
+    try:
+        return parse_key(secret.reveal())
+    except ValueError:
+        raise StoreError(f"store.key_secret is no base64 of exactly {KEY_BYTES} bytes; {cure}") from None
+
+
+class _Place(Protocol):
+    """Where a key is kept. Its text names it to the user."""
+
+    async def read(self) -> Key | None:
+        """None where there is no key. Raises StoreError where that cannot be known, or it is damaged."""
+
+    async def write(self, key: Key) -> None:
+        """Raises StoreError. Called with the lock held, and only after `read` has given None."""
+
+
+def _place(settings: Store, folder: VaultFolder) -> _Place:
+    if settings.key_source != "file":
+        return Keychain(folder)
+    if not settings.key_file:
+        raise StoreError("store.key_file is not set; name the file that holds the key")
+    return KeyFile(Path(settings.key_file))
+
+
+async def _find(place: _Place, folder: VaultFolder) -> Key | None:
+    """The files are looked for first: a key is there before anything is sealed with it."""
+    sealed = await asyncio.to_thread(_sealed_file, folder)
+    key = await place.read()
+    if key is None and sealed is not None:
+        raise StoreError(
+            f"{place} holds no vault key, and {sealed} was sealed with one; give that key back, "
+            f"or move the files out of {folder} and log in again"
+        )
+    return key
+
+
+def _sealed_file(folder: VaultFolder) -> Path | None:
+    """One of them, an interrupted save included."""
+    path = Path(str(folder))
+    return min((*path.glob("*.vault"), *path.glob("*.next")), default=None)
+
+
+async def _make(place: _Place) -> Key:
+    key = build_key(secrets.token_bytes(KEY_BYTES))
+    await place.write(key)
+    if await place.read() != key:
+        raise StoreError(f"{place} did not give back the key it was given; {WAYS_OUT}")
+    return key
+
+
+def _encode(key: Key) -> str:
+    return base64.b64encode(key.raw).decode()
+
+
+class KeyFile:
+    """A file of ours, 0600, with the key in base64. It is never written over."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return f"the key file {self._path}"
+
+    async def read(self) -> Key | None:
+        return await asyncio.to_thread(self._read)
+
+    async def write(self, key: Key) -> None:
+        await asyncio.to_thread(self._write, key)
+
+    def _read(self) -> Key | None:
+        try:
+            return parse_key(self._content().decode("ascii"))
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise self._unusable(exc) from None
+        except ValueError:
+            raise StoreError(
+                f"{self} is damaged: it is no base64 of exactly {KEY_BYTES} bytes; restore it, "
+                "or remove it if nothing was sealed with it"
+            ) from None
+
+    def _content(self) -> bytes:
+        file = os.open(self._path, os.O_RDONLY | _OPEN)
+        try:
+            found = os.fstat(file)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+                raise PermissionError(errno.EPERM, "not a file of ours")
+            if stat.S_IMODE(found.st_mode) & ~0o600:
+                os.fchmod(file, 0o600)
+            return os.read(file, _FILE_LIMIT)
+        finally:
+            os.close(file)
+
+    def _write(self, key: Key) -> None:
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600)
+        except OSError as exc:
+            raise self._unusable(exc) from None
+        try:
+            _fill(file, f"{_encode(key)}\n".encode())
+            _sync_folder(self._path.parent)
+        except OSError as exc:
+            self._path.unlink()  # it is ours, and no key yet
+            raise self._unusable(exc) from None
+        finally:
+            os.close(file)
+
+    def _unusable(self, exc: OSError) -> StoreError:
+        reasons = {errno.ELOOP: "it is a link", errno.EPERM: "it is not a plain file of this user alone"}
+        reason = reasons.get(exc.errno or 0) or os.strerror(exc.errno or 0)
+        return StoreError(
+            f"{self} cannot be used: {reason}; mend that, name another store.key_file, "
+            "or give the key as store.key_secret"
+        )
+
+
+def _fill(file: int, data: bytes) -> None:
+    os.fchmod(file, 0o600)  # whatever the umask has taken away
+    if os.write(file, data) != len(data):
+        raise OSError(errno.ENOSPC, "no room")
+    os.fsync(file)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Keychain:
+    """One item of the user's keychain, asked for by a program that is ended after `limit_s`.
+
+    The item is named for the folder: a keychain is one for the user, and a lock one for the folder, so folders that
+    shared an item could each make a key at their first start, and one of the two would be lost.
+    """
+
+    def __init__(self, folder: VaultFolder, *, limit_s: float = KEYCHAIN_S) -> None:
+        path = os.fsencode(Path(str(folder)).resolve())
+        self._user = f"vault-key of {path.decode(errors='backslashreplace')}"
+        self._limit_s = limit_s
+
+    def __str__(self) -> str:
+        return f'the keychain (service "{SERVICE}", user "{self._user}")'
+
+    async def read(self) -> Key | None:
+        value = await self._ask("get")
+        try:
+            return None if value is None else parse_key(value)
+        except ValueError:
+            raise StoreError(
+                f"{self} holds something that is no key; restore it, or delete it if nothing was sealed with it"
+            ) from None
+
+    async def write(self, key: Key) -> None:
+        await self._ask("set", value=_encode(key))
+
+    async def _ask(self, action: str, **value: str) -> str | None:
+        request = json.dumps({"service": SERVICE, "user": self._user, **value}).encode() + b"\n"
+        transport, run = await asyncio.get_running_loop().subprocess_exec(
+            _Run,
+            *(
+                sys.executable,
+                "-P",
+                "-m",
+                "bearerd.stores.keychain",
+                action,
+            ),  # -P: nothing from the current folder
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if not name.startswith("BEARERD_")},
+        )
+        try:
+            async with asyncio.timeout(self._limit_s):
+                await run.ask(transport, request)
+        except TimeoutError:
+            raise StoreError(
+                f"the keychain did not answer within {self._limit_s:g} s; unlock it, or answer its prompt, "
+                f"and start again, or {WAYS_OUT}"
+            ) from None
+        finally:
+            await _end(transport, run)
+        return _value(bytes(run.output))
+
+
+class _Run(asyncio.SubprocessProtocol):
+    """One run. `answered` with the line of the answer, or once there can be none."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.output = bytearray()
+        self.answered: asyncio.Future[None] = loop.create_future()
+        self.exited: asyncio.Future[None] = loop.create_future()
+
+    async def ask(self, transport: asyncio.SubprocessTransport, request: bytes) -> None:
+        """The input stays open: its end would end the program."""
+        pipe = transport.get_pipe_transport(0)
+        assert isinstance(pipe, asyncio.WriteTransport)  # noqa: S101  # for the type checker
+        pipe.write(request)
+        await self.answered
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        del fd
+        self.output += data
+        if data.endswith(b"\n") or len(self.output) > _ANSWER_LIMIT:
+            _settle(self.answered)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        del exc
+        if fd == 1:
+            _settle(self.answered)
+
+    def process_exited(self) -> None:
+        _settle(self.exited)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _end(transport: asyncio.SubprocessTransport, run: _Run) -> None:
+    """Kill the program and what it has started, unless it has answered and ends by itself; reap it."""
+    try:
+        if run.answered.done() and not run.answered.cancelled():
+            await asyncio.wait([run.exited], timeout=_REST_S)
+        if not run.exited.done():
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(transport.get_pid(), signal.SIGKILL)
+        await run.exited
+    finally:
+        transport.close()
+
+
+def _value(output: bytes) -> str | None:
+    """What the program's answer says. Raises StoreError where that is a problem."""
+    try:
+        answer = json.loads(output)
+        return None if answer["value"] is None else str(answer["value"])
+    except ValueError:
+        raise StoreError(f"the keychain could not be asked: keyring does not work here; {WAYS_OUT}") from None
+    except KeyError:
+        raise StoreError(_refusal(answer)) from None
+
+
+def _refusal(answer: dict[str, Any]) -> str:
+    match answer["problem"]:
+        case "none":
+            found = ", ".join(answer["found"]) or "nothing"
+            return f"no usable keychain here (found: {found}); {WAYS_OUT}"
+        case "locked":
+            reason = "is locked, or was never set up, and nobody answered its prompt"
+            return f"the keychain ({answer['backend']}) {reason}; unlock it and start again, or {WAYS_OUT}"
+        case _:
+            return f"the keychain ({answer['backend']}) failed: {answer['error']}; mend that, or {WAYS_OUT}"
