@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -26,6 +26,7 @@ from bearerd.sources.command import CommandTokenSource
 from bearerd.sources.file import POLL_S as FILE_POLL_S
 from bearerd.sources.file import FileTokenSource
 from bearerd.sources.static import StaticTokenSource
+from bearerd.stores.keys import load_key
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.memory import MemoryLock, MemoryStore
 from bearerd.stores.vault import VaultFolder, VaultStore
@@ -107,16 +108,15 @@ def needs_vault(account: Account, settings: Store) -> bool:
 class Vault:
     """The vault folder of this configuration. Its key is read once, at the first need."""
 
-    def __init__(self, settings: Store, load_key: Callable[[Store, VaultFolder], Awaitable[Key]]) -> None:
+    def __init__(self, settings: Store) -> None:
         self._settings = settings
         self._folder = VaultFolder(Path(settings.path))
-        self._load_key = load_key
         self._key: asyncio.Task[Key] | None = None
 
     async def key(self) -> Key:
         """Raises StoreError, each time again, where the key cannot be had."""
         if self._key is None:
-            self._key = asyncio.ensure_future(self._load_key(self._settings, self._folder))
+            self._key = asyncio.create_task(load_key(self._settings, self._folder, create=True))
         return await asyncio.shield(self._key)
 
     def open(self, account: Account) -> tuple[TokenStore, RefreshLock]:

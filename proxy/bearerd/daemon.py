@@ -29,7 +29,6 @@ from bearerd.forward.spool import SpoolBudget
 from bearerd.forward.upstream import UpstreamPool
 from bearerd.logs import frames
 from bearerd.ports import Clock
-from bearerd.stores.keys import load_key
 from bearerd.tokens.manager import TokenManager
 
 T = TypeVar("T")
@@ -54,7 +53,7 @@ class Daemon:
         self._clock = clock or SystemClock()
         self._log = structlog.get_logger("bearerd.daemon")
         self._managers: dict[str, TokenManager] = {}
-        self._vault = Vault(configuration.store, load_key)
+        self._vault = Vault(configuration.store)
         self._pool = UpstreamPool()
         self._starting: asyncio.Task[None]
         self._servers: list[asyncio.Server] = []
@@ -299,7 +298,7 @@ def raise_descriptor_limit() -> None:
 
 async def fetch_token(configuration: Configuration, account: Account) -> TokenSet:
     """One token of `account`, for a process that ends after it. Raises TokenError, StoreError."""
-    vault = Vault(configuration.store, load_key) if needs_vault(account, configuration.store) else None
+    vault = Vault(configuration.store) if needs_vault(account, configuration.store) else None
     manager = build_manager(account, SystemClock(), vault, stays=False)
     try:
         if vault is not None:

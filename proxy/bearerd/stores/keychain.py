@@ -25,6 +25,10 @@ ALLOWED: Final = (
     "keyring.backends.Windows.WinVaultKeyring",
 )
 _CHAINER: Final = "keyring.backends.chainer.ChainerBackend"
+_NAMED: Final = "which PYTHON_KEYRING_BACKEND or keyringrc.cfg names"
+_NO_BACKENDS: Final = frozenset(
+    {"keyring.backends.chainer", "keyring.backends.fail", "keyring.backends.null"}
+)
 _INPUT, _OUTPUT, _ERRORS = range(3)
 
 
@@ -78,14 +82,17 @@ def _answer(action: str, request: dict[str, str]) -> dict[str, Any]:
 
 
 def _select() -> tuple[str, Any]:
-    """The backend that was chosen, if it is on the list, or else the listed one that `keyring` ranks first."""
+    """The backend that was chosen, if it is on the list, or else the listed one that `keyring` ranks first.
+
+    A chain counts as no choice: it would end with whatever backend is installed.
+    """
     chosen = _chosen()
     if chosen is not None and chosen not in (*ALLOWED, _CHAINER):
-        raise _NoKeychain([chosen])
+        raise _NoKeychain([f"{chosen}, {_NAMED}"])
     names = [chosen] if chosen in ALLOWED else ALLOWED
     ranked = [(priority, name) for name in names if (priority := _priority(name)) is not None]
     if not ranked:
-        raise _NoKeychain(_found())
+        raise _NoKeychain([f"{chosen}, {_NAMED}"] if chosen in ALLOWED else _found())
     _, name = max(ranked)
     return name, _load(name)()
 
@@ -93,13 +100,13 @@ def _select() -> tuple[str, Any]:
 def _chosen() -> str | None:
     """The backend named as `keyring` lets one name it. Its own way would import it before it can be refused."""
     if name := os.environ.get("PYTHON_KEYRING_BACKEND"):
-        return name
+        return "".join(name.split())
     from keyring.util.platform_ import config_root  # noqa: PLC0415  # as slow as all of keyring
 
     config = configparser.RawConfigParser()
     try:
         config.read(os.path.join(config_root(), "keyringrc.cfg"), encoding="utf-8")  # noqa: PTH118  # no pathlib here
-        return config.get("backend", "default-keyring").strip() or None
+        return "".join(config.get("backend", "default-keyring").split()) or None
     except (configparser.Error, UnicodeDecodeError):
         return None
 
@@ -125,11 +132,6 @@ def _found() -> list[str]:
     return sorted(
         f"{kind.__module__}.{kind.__name__}" for kind in kinds if kind.__module__ not in _NO_BACKENDS
     )
-
-
-_NO_BACKENDS: Final = frozenset(
-    {"keyring.backends.chainer", "keyring.backends.fail", "keyring.backends.null"}
-)
 
 
 if __name__ == "__main__":

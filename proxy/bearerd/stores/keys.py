@@ -15,12 +15,12 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, cast
 
 from bearerd.core.configuration import Store
 from bearerd.core.redaction import Secret
 from bearerd.core.vault import KEY_BYTES, Key, build_key
-from bearerd.errors import RefreshLockTimeout, StoreError
+from bearerd.errors import StoreError
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder
 
@@ -45,11 +45,8 @@ async def load_key(settings: Store, folder: VaultFolder, *, create: bool) -> Key
     place = _place(settings, folder)
     key = await _find(place, folder)
     if key is None and create:
-        try:
-            async with KernelLock(folder, "key").hold():
-                key = await _find(place, folder) or await _make(place)
-        except RefreshLockTimeout as exc:
-            raise StoreError(f"no vault key can be made: {exc}; end that process and start again") from None
+        async with KernelLock(folder, "key").hold():
+            key = await _find(place, folder) or await _make(place)
     if key is None:
         raise StoreError(f"{place} holds no vault key yet; one is made when bearerd first saves a token")
     return key
@@ -269,9 +266,7 @@ class _Run(asyncio.SubprocessProtocol):
 
     async def ask(self, transport: asyncio.SubprocessTransport, request: bytes) -> None:
         """The input stays open: its end would end the program."""
-        pipe = transport.get_pipe_transport(0)
-        assert isinstance(pipe, asyncio.WriteTransport)  # noqa: S101  # for the type checker
-        pipe.write(request)
+        cast("asyncio.WriteTransport", transport.get_pipe_transport(0)).write(request)
         await self.answered
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
@@ -311,20 +306,18 @@ def _value(output: bytes) -> str | None:
     """What the program's answer says. Raises StoreError where that is a problem."""
     try:
         answer = json.loads(output)
-        return None if answer["value"] is None else str(answer["value"])
     except ValueError:
-        raise StoreError(f"the keychain could not be asked: keyring does not work here; {WAYS_OUT}") from None
-    except KeyError:
-        raise StoreError(_refusal(answer)) from None
-
-
-def _refusal(answer: dict[str, Any]) -> str:
-    match answer["problem"]:
-        case "none":
-            found = ", ".join(answer["found"]) or "nothing"
-            return f"no usable keychain here (found: {found}); {WAYS_OUT}"
-        case "locked":
+        answer = None
+    match answer:
+        case {"value": None | str() as value}:
+            return value
+        case {"problem": "none", "found": [*found]}:
+            problem = f"no usable keychain here (found: {', '.join(found) or 'nothing'})"
+        case {"problem": "locked", "backend": backend}:
             reason = "is locked, or was never set up, and nobody answered its prompt"
-            return f"the keychain ({answer['backend']}) {reason}; unlock it and start again, or {WAYS_OUT}"
+            problem = f"the keychain ({backend}) {reason}; unlock it and start again"
+        case {"problem": "failed", "backend": backend, "error": error}:
+            problem = f"the keychain ({backend}) failed: {error}; mend that"
         case _:
-            return f"the keychain ({answer['backend']}) failed: {answer['error']}; mend that, or {WAYS_OUT}"
+            problem = "the keychain could not be asked: keyring does not work here; install it again"
+    raise StoreError(f"{problem}; or {WAYS_OUT}")

@@ -22,6 +22,7 @@ from bearerd.core.vault import NONCE_BYTES, SIZE_LIMIT, Identity, Key, OtherKey,
 from bearerd.errors import StoreError, StoreUnwritable
 
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_ENDINGS: Final = (".vault", ".next", ".lock", ".failure", ".probe")
 _PROBE_BYTES: Final = 16 << 10  # more than a sealed pair of tokens takes
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
@@ -100,10 +101,17 @@ class VaultFolder:
             if found.st_uid != os.geteuid():
                 raise StoreError(f"{self._path} belongs to another user; name another folder with store.path")
             if stat.S_IMODE(found.st_mode) != 0o700:
-                os.fchmod(folder, 0o700)
+                self._claim(folder)
             yield folder
         finally:
             os.close(folder)
+
+    def _claim(self, folder: int) -> None:
+        """Close a folder to others, unless it is plainly not a vault's: a home, a shared one."""
+        names = os.listdir(folder)  # noqa: PTH208  # pathlib cannot list a descriptor
+        if not all(name.endswith(_ENDINGS) or ".damaged-" in name for name in names):
+            raise StoreError(f"{self._path} holds other files; name a folder of its own with store.path")
+        os.fchmod(folder, 0o700)
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:

@@ -1,0 +1,341 @@
+"""The key from a file or the configuration, and what holds wherever it comes from."""
+
+import asyncio
+import base64
+import os
+import resource
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bearerd.core.configuration import Store
+from bearerd.core.redaction import Secret
+from bearerd.core.vault import Key, build_key
+from bearerd.errors import StoreError
+from bearerd.stores.keys import KeyFile, _make, load_key, parse_key
+from bearerd.stores.lock import KernelLock
+from bearerd.stores.vault import VaultFolder
+
+RAW = bytes(range(224, 256))  # its base64 has both characters in which the alphabets differ
+KEY = build_key(RAW)
+STANDARD = base64.b64encode(RAW).decode()
+
+# Prints the key's id, which is public. The arguments are the vault folder and the key file.
+LOAD = """
+import asyncio, sys
+from pathlib import Path
+from bearerd.core.configuration import Store
+from bearerd.stores.keys import load_key
+from bearerd.stores.vault import VaultFolder
+settings = Store(key_source="file", key_file=sys.argv[2])
+print(asyncio.run(load_key(settings, VaultFolder(Path(sys.argv[1])), create=True)).id.hex())
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> VaultFolder:
+    return VaultFolder(tmp_path / "vault")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "key"
+
+
+async def load(folder: VaultFolder, file: Path, *, create: bool = True) -> Key:
+    return await load_key(Store(key_source="file", key_file=str(file)), folder, create=create)
+
+
+async def refusal(folder: VaultFolder, file: Path, *, create: bool = True) -> str:
+    with pytest.raises(StoreError) as caught:
+        await load(folder, file, create=create)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def mode(file: Path) -> int:
+    return stat.S_IMODE(file.stat().st_mode)
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            STANDARD,
+            STANDARD.rstrip("="),
+            base64.urlsafe_b64encode(RAW).decode(),
+            base64.urlsafe_b64encode(RAW).decode().rstrip("="),
+            RAW.hex(),
+            RAW.hex().upper(),
+            f"  {STANDARD}\n",
+        ],
+    )
+    def test_each_way_to_write_a_key(self, text: str) -> None:
+        assert parse_key(text) == KEY
+
+    def test_the_two_alphabets_differ_in_it(self) -> None:
+        assert set(STANDARD) > {"+", "/"}
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "a",
+            "a password",
+            STANDARD[:-4],
+            "A" * 63,
+            "g" * 64,
+            base64.b64encode(RAW[:-1]).decode(),
+            base64.b64encode(RAW + b"x").decode(),
+            base64.b64encode(RAW * 2).decode(),
+            f"{STANDARD[:20]}\n{STANDARD[20:]}",
+            "\u00e9" * 43,
+            "\u0661" * 64,
+        ],
+    )
+    def test_what_is_no_key(self, text: str) -> None:
+        with pytest.raises(ValueError):  # noqa: PT011  # several texts, none of which is shown
+            parse_key(text)
+
+
+class TestSecret:
+    async def test_it_is_the_key_and_nothing_is_made(self, folder: VaultFolder, tmp_path: Path) -> None:
+        settings = Store(key_source="secret", key_secret=Secret(STANDARD))
+        for create in (True, False):
+            assert await load_key(settings, folder, create=create) == KEY
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("secret", [None, Secret(""), Secret("canary"), Secret(STANDARD[:-4])])
+    async def test_none_or_a_bad_one_is_refused(
+        self, folder: VaultFolder, secret: Secret | None, tmp_path: Path
+    ) -> None:
+        with pytest.raises(StoreError, match=r"store\.key_secret is .*openssl rand -base64 32") as caught:
+            await load_key(Store(key_source="secret", key_secret=secret), folder, create=True)
+        assert "canary" not in str(caught.value)
+        assert not list(tmp_path.iterdir())
+
+
+class TestFile:
+    @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o777], ids=oct)
+    async def test_it_is_made_for_us_alone_whatever_the_umask(
+        self, folder: VaultFolder, file: Path, mask: int
+    ) -> None:
+        with umask(mask):
+            key = await load(folder, file)
+        assert mode(file) == 0o600
+        assert parse_key(file.read_text()) == key
+        assert file.read_text().endswith("=\n")
+        assert await load(folder, file, create=False) == key
+
+    async def test_its_folder_is_made_too(self, folder: VaultFolder, tmp_path: Path) -> None:
+        file = tmp_path / "config" / "bearerd" / "key"
+        await load(folder, file)
+        assert mode(file.parent) == 0o700
+
+    async def test_one_made_with_openssl_is_taken_and_tightened(
+        self, folder: VaultFolder, file: Path
+    ) -> None:
+        file.write_text(f"{STANDARD}\n")
+        file.chmod(0o644)
+        assert await load(folder, file, create=False) == KEY
+        assert mode(file) == 0o600
+
+    async def test_one_that_cannot_be_written_to_stays_so(self, folder: VaultFolder, file: Path) -> None:
+        file.write_text(RAW.hex())
+        file.chmod(0o400)
+        assert await load(folder, file) == KEY
+        assert mode(file) == 0o400
+
+    async def test_none_is_named(self, folder: VaultFolder) -> None:
+        with pytest.raises(StoreError, match=r"store\.key_file is not set"):
+            await load_key(Store(key_source="file"), folder, create=True)
+
+    @pytest.mark.parametrize(
+        "content", ["", "\n", "canary", STANDARD[:20], f"{STANDARD}x", "\u00e9", STANDARD * 50]
+    )
+    async def test_damage_is_reported_and_never_written_over(
+        self, folder: VaultFolder, file: Path, content: str
+    ) -> None:
+        file.write_text(content)
+        shown = await refusal(folder, file)
+        assert f"{file} is damaged" in shown
+        assert "restore it" in shown
+        assert "canary" not in shown
+        assert file.read_text() == content
+
+    @pytest.mark.parametrize("kind", ["symlink", "dangling", "hard link", "folder", "pipe"])
+    async def test_what_is_no_file_of_ours_is_refused_at_once(
+        self, folder: VaultFolder, file: Path, tmp_path: Path, kind: str
+    ) -> None:
+        other = tmp_path / "other"
+        other.write_text(STANDARD)
+        match kind:
+            case "symlink":
+                file.symlink_to(other)
+            case "dangling":
+                file.symlink_to(tmp_path / "nowhere")
+            case "hard link":
+                file.hardlink_to(other)
+            case "folder":
+                file.mkdir()
+            case _:
+                os.mkfifo(file)
+        async with asyncio.timeout(2):
+            assert f"{file} cannot be used: it is " in await refusal(folder, file)
+        assert not (tmp_path / "nowhere").exists()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away; run by CI")
+    async def test_another_user_s_file_is_refused(self, folder: VaultFolder, file: Path) -> None:
+        file.write_text(STANDARD)
+        os.chown(file, 65534, 65534)
+        assert "not a plain file of this user" in await refusal(folder, file)
+
+    async def test_one_that_has_come_to_be_is_not_written_over(self, file: Path) -> None:
+        """Two vault folders may share a key file, and each has a lock of its own."""
+        file.write_text(STANDARD)
+        with pytest.raises(StoreError, match="cannot be used: File exists"):
+            await KeyFile(file).write(build_key(bytes(32)))
+        assert file.read_text() == STANDARD
+
+    async def test_where_none_can_be_made_it_is_said(
+        self, folder: VaultFolder, file: Path, tmp_path: Path
+    ) -> None:
+        file.write_text("")
+        assert "Not a directory" in await refusal(folder, file / "key")
+        assert "Not a directory" in await refusal(folder, tmp_path / "key" / "deeper" / "key")
+        assert "File name too long" in await refusal(folder, tmp_path / ("x" * 300))
+
+    @pytest.mark.parametrize("room", [0, 10])
+    async def test_one_that_could_not_be_written_whole_is_taken_away(
+        self, folder: VaultFolder, file: Path, room: int
+    ) -> None:
+        with largest_file(room):
+            assert f"{file} cannot be used: " in await refusal(folder, file)
+        assert not file.exists()
+        assert await load(folder, file) == await load(folder, file)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """In bytes, for this process; what is longer is cut off, like on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class TestOnlyOne:
+    """A key is made once, and only where nothing can have been sealed with an earlier one."""
+
+    async def test_where_none_shall_be_made_none_is(
+        self, folder: VaultFolder, file: Path, tmp_path: Path
+    ) -> None:
+        assert "holds no vault key yet" in await refusal(folder, file, create=False)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("name", ["work-1.vault", "work-1.next"])
+    async def test_a_key_that_is_gone_is_not_replaced(
+        self, folder: VaultFolder, file: Path, tmp_path: Path, name: str
+    ) -> None:
+        await load(folder, file)
+        (tmp_path / "vault" / name).write_bytes(b"sealed")
+        key = parse_key(file.read_text())
+        file.rename(tmp_path / "away")
+        for create in (True, False):
+            shown = await refusal(folder, file, create=create)
+            assert f"{file} holds no vault key, and {folder}/{name} was sealed with one" in shown
+        assert not file.exists()
+        (tmp_path / "away").rename(file)
+        assert await load(folder, file) == key
+
+    async def test_files_set_aside_and_locks_are_in_nobody_s_way(
+        self, folder: VaultFolder, file: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "vault").mkdir()
+        for name in ("work-1.vault.damaged-1", "work-1.lock", "work-1.failure"):
+            (tmp_path / "vault" / name).touch()
+        await load(folder, file)
+
+    async def test_first_starts_at_once_end_with_one_key(self, tmp_path: Path) -> None:
+        program = (sys.executable, "-c", LOAD)
+        for number in range(3):
+            file = tmp_path / f"{number}.key"
+            running = [
+                await asyncio.create_subprocess_exec(
+                    *program, str(tmp_path / "vault"), str(file), stdout=asyncio.subprocess.PIPE
+                )
+                for _ in range(3)
+            ]
+            printed = {(await process.communicate())[0].strip().decode() for process in running}
+            assert printed == {parse_key(file.read_text()).id.hex()}
+
+    async def test_tasks_of_one_process_too(self, folder: VaultFolder, file: Path) -> None:
+        keys = await asyncio.gather(*(load(folder, file) for _ in range(8)))
+        assert set(keys) == {parse_key(file.read_text())}
+
+    async def test_the_lock_is_held_while_it_is_made_and_the_loop_goes_on(
+        self, folder: VaultFolder, file: Path, tmp_path: Path
+    ) -> None:
+        """What a sibling makes meanwhile is the key."""
+        async with KernelLock(folder, "key").hold():
+            task = asyncio.create_task(load(folder, file))
+            await asyncio.sleep(0.3)
+            assert not task.done()
+            assert not file.exists()
+            file.write_text(STANDARD)
+        assert await task == KEY
+        assert (tmp_path / "vault" / "key.lock").exists()
+
+    async def test_a_caller_that_is_cancelled_leaves_no_lock(self, folder: VaultFolder, file: Path) -> None:
+        for turns in range(12):
+            task = asyncio.create_task(load(folder, file))
+            for _ in range(turns):
+                await asyncio.sleep(0.0005)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        async with asyncio.timeout(1), KernelLock(folder, "key").hold():
+            pass
+        assert await load(folder, file) == parse_key(file.read_text())
+
+    async def test_a_vault_folder_that_is_not_ours_to_use(self, file: Path, tmp_path: Path) -> None:
+        (tmp_path / "vault").symlink_to(tmp_path)
+        assert "cannot be used" in await refusal(VaultFolder(tmp_path / "vault"), file)
+        assert not file.exists()
+
+
+class Forgetful:
+    """A place that keeps what it likes."""
+
+    def __init__(self, kept: Key | None) -> None:
+        self._kept = kept
+
+    def __str__(self) -> str:
+        return "the place"
+
+    async def read(self) -> Key | None:
+        return self._kept
+
+    async def write(self, key: Key) -> None:
+        assert key != self._kept
+
+
+@pytest.mark.parametrize("kept", [None, KEY])
+async def test_a_key_that_does_not_come_back_is_not_used(kept: Key | None) -> None:
+    with pytest.raises(StoreError, match=r"the place did not give back the key it was given; set store\."):
+        await _make(Forgetful(kept))

@@ -1,0 +1,216 @@
+"""One login shared by many processes, on a real server that ends a grant whose refresh token comes twice."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from itertools import pairwise
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from daemons import RunningDaemon
+from oidc_peer import BASIC_CLIENT, OidcPeer
+from upstreams import ApiUpstream
+
+LIFETIME_S = 10
+WINDOW_S = LIFETIME_S * 0.2 * 1.1
+
+
+def configure(folder: Path, peer: OidcPeer, api: ApiUpstream, refresh_token: str) -> str:
+    return f"""
+[store]
+path = "{folder}/vault"
+key_file = "{folder}/vault.key"
+[accounts.login]
+refresh_token = "{refresh_token}"
+issuer = "{peer.issuer}"
+client_id = "{BASIC_CLIENT.client_id}"
+client_secret = "{BASIC_CLIENT.client_secret}"
+[routes."/"]
+upstream = "{api.url}"
+"""
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+async def status(http: aiohttp.ClientSession, daemon: RunningDaemon) -> int:
+    async with http.get(f"{daemon.url}/x") as response:
+        await response.read()
+        return response.status
+
+
+async def print_token(folder: Path) -> tuple[int, str]:
+    """`bearerd token`, as its status and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bearerd", "token", "login", "-c", str(folder / "bearerd.toml")),
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode().strip() or err.decode()
+
+
+class Party:
+    """Daemons under load and loops of `bearerd token`, until `end`; everything they saw."""
+
+    def __init__(self, folder: Path, peer: OidcPeer, http: aiohttp.ClientSession, end: float) -> None:
+        self._folder = folder
+        self._peer = peer
+        self._http = http
+        self._end = end
+        self.calls: Counter[int] = Counter()
+        self.tokens: Counter[str] = Counter()
+
+    async def call(self, daemon: RunningDaemon) -> None:
+        while time.monotonic() < self._end:
+            self.calls[await status(self._http, daemon)] += 1
+            await asyncio.sleep(0.1)
+
+    async def ask(self) -> None:
+        while time.monotonic() < self._end:
+            code, printed = await print_token(self._folder)
+            self.tokens["good" if code == 0 and await self._peer.introspect(printed) else printed] += 1
+
+
+async def share(
+    folder: Path, http: aiohttp.ClientSession, *, daemons: int, loops: int, expiries: int
+) -> None:
+    """So many processes through so many expiries: no refresh token twice, one grant per window, nothing fails."""
+    async with OidcPeer(access_token_s=LIFETIME_S) as peer, ApiUpstream(peer.introspect) as api:
+        toml = configure(folder, peer, api, await peer.mint_refresh_token())
+        async with AsyncExitStack() as stack:
+            running = [await stack.enter_async_context(RunningDaemon(folder, toml)) for _ in range(daemons)]
+            party = Party(folder, peer, http, time.monotonic() + expiries * (LIFETIME_S - WINDOW_S))
+            await asyncio.gather(
+                *(party.call(daemon) for daemon in running), *(party.ask() for _ in range(loops))
+            )
+            replays = sum(daemon.log.count('"replayed": true') for daemon in running)
+        log = await peer.log()
+        assert set(party.calls) == {200}
+        assert set(party.tokens) == {"good"}
+        assert log.presented_twice == ()
+        assert log.grants_revoked == 0
+        assert api.unauthorized == replays == 0
+        gaps = [later.at - earlier.at for earlier, later in pairwise(log.requests)]
+        print("GAPS", gaps)
+        assert len(gaps) >= expiries - 2
+        assert [gap for gap in gaps if not LIFETIME_S - WINDOW_S - 0.1 < gap < LIFETIME_S] == []
+
+
+async def test_processes_share_a_login(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    await share(tmp_path, http, daemons=3, loops=2, expiries=4)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+async def test_twenty_processes_and_fifty_expiries(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    await share(tmp_path, http, daemons=5, loops=15, expiries=50)
+
+
+async def test_after_a_kill_of_everything_the_first_call_needs_no_login(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with OidcPeer(access_token_s=LIFETIME_S) as peer, ApiUpstream(peer.introspect) as api:
+        toml = configure(tmp_path, peer, api, await peer.mint_refresh_token())
+        for _ in range(3):
+            daemon = RunningDaemon(tmp_path, toml)
+            await daemon.__aenter__()
+            assert await status(http, daemon) == 200
+            os.kill(daemon.pid, signal.SIGKILL)
+            assert await daemon._end() == -signal.SIGKILL
+        assert len((await peer.log()).requests) == 1
+        await asyncio.sleep(LIFETIME_S)
+        async with RunningDaemon(tmp_path, toml) as daemon:
+            assert await status(http, daemon) == 200
+        assert len((await peer.log()).requests) == 2
+        assert (await peer.log()).presented_twice == ()
+
+
+async def test_the_port_does_not_wait_for_the_key(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    async with OidcPeer() as peer, ApiUpstream(peer.introspect) as api:
+        toml = configure(tmp_path, peer, api, await peer.mint_refresh_token())
+        async with RunningDaemon(tmp_path, toml) as daemon:
+            assert await status(http, daemon) == 200
+        events = [
+            event for event in ("daemon.listening", "vault.key_read", "daemon.started") if event in daemon.log
+        ]
+        assert events == sorted(events, key=daemon.log.index)
+        assert len(events) == 3
+
+
+async def test_a_sibling_s_failure_is_not_repeated_by_others(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    """A spent refresh token is presented to the server twice at the most: once it is rejected, nobody tries again."""
+    async with OidcPeer() as peer, ApiUpstream(peer.introspect) as api:
+        spent = await peer.mint_refresh_token()
+        await peer.refresh(BASIC_CLIENT, spent)
+        toml = configure(tmp_path, peer, api, spent)
+        for _ in range(3):
+            async with RunningDaemon(tmp_path, toml) as daemon:
+                assert await status(http, daemon) == 503
+        code, said = await print_token(tmp_path)
+        assert code == 4
+        assert "invalid_grant" in said
+        assert len((await peer.log()).requests) == 2
+
+
+async def test_a_full_disk_costs_no_call_and_no_login(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    """The vault's folder is made read-only under a running daemon, through two expiries, with a second one beside it."""
+    async with OidcPeer(access_token_s=LIFETIME_S) as peer, ApiUpstream(peer.introspect) as api:
+        small = tmp_path / "small"
+        small.mkdir()
+        await run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small))
+        try:
+            toml = configure(small, peer, api, await peer.mint_refresh_token())
+            async with RunningDaemon(tmp_path, toml) as daemon, RunningDaemon(tmp_path, toml) as sibling:
+                assert await status(http, daemon) == await status(http, sibling) == 200
+                (small / "filler").write_bytes(b"")
+                await fill(small / "filler")
+                seen: Counter[int] = Counter()
+                end = time.monotonic() + 2 * LIFETIME_S
+                while time.monotonic() < end:
+                    seen[await status(http, daemon)] += 1
+                    await asyncio.sleep(0.2)
+                (small / "filler").unlink()
+                await asyncio.sleep(12)
+                assert await status(http, daemon) == await status(http, sibling) == 200
+            assert "token.unsaved" in daemon.log + sibling.log
+            assert "token.saved_at_last" in daemon.log + sibling.log
+            log = await peer.log()
+            assert log.presented_twice == ()
+            assert log.grants_revoked == 0
+        finally:
+            await run("umount", str(small))
+
+
+async def fill(file: Path) -> None:
+    """Take all the room there is."""
+
+    def write() -> None:
+        with file.open("ab", buffering=0) as out:
+            try:
+                while True:
+                    out.write(bytes(4096))
+            except OSError:
+                return
+
+    await asyncio.to_thread(write)
+
+
+async def run(*words: str) -> None:
+    process = await asyncio.create_subprocess_exec(*words)
+    assert await process.wait() == 0
