@@ -25,13 +25,12 @@ from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder
 
 SERVICE: Final = "bearerd"
-KEYCHAIN_S: Final = (
-    5.0  # a person at a prompt needs longer, and starts bearerd again; nobody waits on a dead daemon
-)
+KEYCHAIN_S: Final = 5.0  # a person at a prompt may need longer, and starts bearerd again
 WAYS_OUT: Final = (
     'set store.key_source = "file" with store.key_file, or "secret" with store.key_secret, '
     'or store.kind = "memory"'
 )
+_PROGRAM: Final = (sys.executable, "-P", "-m", "bearerd.stores.keychain")  # -P: not from the current folder
 _REST_S: Final = 0.5  # for the program to end by itself once it has answered
 _ANSWER_LIMIT: Final = 64 << 10
 _FILE_LIMIT: Final = 1 << 10
@@ -229,18 +228,13 @@ class Keychain:
         request = json.dumps({"service": SERVICE, "user": self._user, **value}).encode() + b"\n"
         transport, run = await asyncio.get_running_loop().subprocess_exec(
             _Run,
-            *(
-                sys.executable,
-                "-P",
-                "-m",
-                "bearerd.stores.keychain",
-                action,
-            ),  # -P: nothing from the current folder
+            *_PROGRAM,
+            action,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
-            env={name: value for name, value in os.environ.items() if not name.startswith("BEARERD_")},
+            env={name: text for name, text in os.environ.items() if not name.startswith("BEARERD_")},
         )
         try:
             async with asyncio.timeout(self._limit_s):
