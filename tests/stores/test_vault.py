@@ -112,7 +112,7 @@ class TestModes:
     async def test_a_folder_of_other_things_is_left_as_it_is(self, path: Path, store: VaultStore) -> None:
         path.mkdir(parents=True, mode=0o755)
         (path / "letter.txt").write_text("dear")
-        with pytest.raises(StoreError, match="holds other files; name a folder of its own with store.path"):
+        with pytest.raises(StoreError, match=r"holds other files; name a folder of its own with store\.path"):
             await store.save(FIRST)
         assert stat.S_IMODE(path.stat().st_mode) == 0o755
 

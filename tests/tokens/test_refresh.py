@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
-from bearerd.core.failures import FailureNote, build_note
+from bearerd.core.failures import CUT_SHORT, FailureNote, build_mark, build_note
 from bearerd.core.lifecycle import REPLY_LOST, Event, Failure, FailureKind, State
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import Granted, TokenSet, Tombstone
@@ -107,7 +108,7 @@ async def test_a_refresh_is_saved_before_it_is_used_and_all_of_it_is_under_the_l
     journal = Journal(NEW)
     token = await journal.run()
     assert token == TokenSet(2, Secret("new"), 100.0, 160.0, Secret("r2"), "read")
-    assert journal.steps == ["lock", "load", "spend r1", "save", "unlock"]
+    assert journal.steps == ["lock", "load", "note", "spend r1", "save", "unlock"]
     assert await journal.store.load() == token
 
 
@@ -130,7 +131,7 @@ async def test_the_same_generation_in_the_store_is_not_newer() -> None:
 async def test_an_unknown_outcome_is_tried_once_more_at_once() -> None:
     journal = Journal(UNKNOWN, NEW)
     assert isinstance(await journal.run(), TokenSet)
-    assert journal.steps == ["lock", "load", "spend r1", "spend r1", "save", "unlock"]
+    assert journal.steps == ["lock", "load", "note", "spend r1", "spend r1", "save", "unlock"]
 
 
 async def test_an_unknown_outcome_then_a_rejection_says_that_the_reply_was_lost() -> None:
@@ -154,7 +155,7 @@ async def test_a_rejection_is_believed_only_after_the_store_was_read_again() -> 
 async def test_a_failure_saves_nothing() -> None:
     journal = Journal(DOWN)
     assert await journal.run() == DOWN
-    assert journal.steps == ["lock", "load", "spend r1", "note", "unlock"]
+    assert journal.steps == ["lock", "load", "note", "spend r1", "note", "unlock"]
 
 
 @pytest.mark.parametrize(("rejected", "expected"), [(True, Failure), (False, TokenSet)])
@@ -200,14 +201,14 @@ class TestNoRoom:
         journal.full = "no room"
         token = await journal.run(urgent=True)
         assert isinstance(token, TokenSet)
-        assert journal.steps == ["lock", "load", "spend r1", "save", "alarm: no room"]
+        assert journal.steps == ["lock", "load", "note", "spend r1", "save", "alarm: no room"]
         await asyncio.sleep(0.6)
-        assert journal.steps[5:] == ["save", "alarm: no room"]
+        assert journal.steps[6:] == ["save", "alarm: no room"]
         journal.full = None
         async with asyncio.timeout(5):
             while "unlock" not in journal.steps:  # noqa: ASYNC110  # the saver runs by itself
                 await asyncio.sleep(0.05)
-        assert journal.steps[7:] == ["save", "alarm: None", "unlock"]
+        assert journal.steps[8:] == ["save", "alarm: None", "unlock"]
         assert await journal.store.load() == token
         await journal.protocol.aclose()
 
@@ -267,6 +268,28 @@ class TestTold:
         await self.told(journal, UNKNOWN, at=1.0)
         assert await journal.run() == Failure(FailureKind.GRANT_REJECTED, REPLY_LOST)
 
+    async def test_an_attempt_that_its_process_did_not_live_through_explains_a_rejection(self) -> None:
+        journal = Journal(REJECTED)
+        await journal.store.save_note(build_mark("sibling", HAVE.generation, 99.9))
+        assert await journal.run() == Failure(FailureKind.GRANT_REJECTED, CUT_SHORT)
+
+    async def test_it_does_not_delay_the_next_attempt_which_may_well_succeed(self) -> None:
+        journal = Journal()
+        with pytest.raises(IndexError):  # the source breaks, and what it was asked may have been done
+            await journal.run()
+        journal.replies.append(NEW)
+        assert isinstance(await journal.run(), TokenSet)
+
+    async def test_one_s_own_mark_explains_nothing(self) -> None:
+        assert await Journal(REJECTED).run() == REJECTED
+
+    async def test_another_login_of_the_same_generation_is_not_judged_by_it(self) -> None:
+        journal = Journal(REJECTED, NEW)
+        first, second = (replace(HAVE, generation=0, origin=origin) for origin in ("a", "b"))
+        assert await journal.run(first) == REJECTED
+        assert await journal.run(first) == REJECTED
+        assert isinstance(await journal.run(second), TokenSet)
+
     async def test_a_note_of_an_earlier_generation_says_nothing(self) -> None:
         journal = Journal(NEW)
         await journal.store.save_note(build_note(None, REJECTED, "sibling", HAVE.generation - 1, 99.9))
@@ -287,3 +310,11 @@ async def test_a_lock_that_cannot_be_had_is_a_passing_failure_and_nothing_is_spe
     journal = Held()
     assert await journal.run() == Failure(FailureKind.TRANSIENT, "another process has held it for 30 s")
     assert journal.steps == []
+
+
+async def test_a_rotated_refresh_token_is_kept_though_the_access_token_is_the_one_that_was_refused() -> None:
+    journal = Journal(Granted(Secret("old"), 60.0, Secret("r2")))
+    token = await journal.run(rejected=True)
+    assert isinstance(token, TokenSet)
+    assert await journal.store.load() == token
+    assert token.refresh_token == Secret("r2")

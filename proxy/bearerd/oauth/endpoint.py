@@ -6,6 +6,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from bearerd import failpoints
 from bearerd.core.accounts import Grant, OAuthSource
 from bearerd.core.grants import REPLY_LIMIT, build_token_request, parse_retry_after, parse_token_reply
 from bearerd.core.lifecycle import Failure, FailureKind
@@ -39,12 +40,20 @@ def open_session() -> aiohttp.ClientSession:
 
     A reused connection may die under a request and leave its outcome unknown for nothing.
     """
+    sending = aiohttp.TraceConfig()
+    sending.on_request_chunk_sent.append(_body_leaves)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Accept-Encoding": "identity", "User-Agent": "bearerd"},
         trust_env=False,
+        trace_configs=[sending],
     )
+
+
+async def _body_leaves(*_: object) -> None:
+    """A hook of aiohttp's, called just before it writes head and body at once, with no turn of the loop in between."""
+    failpoints.reach_next("after_send")
 
 
 class OAuthTokenSource:

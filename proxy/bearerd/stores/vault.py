@@ -16,13 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from bearerd import failpoints
 from bearerd.core.failures import FailureNote, encode_note, parse_note
 from bearerd.core.tokens import TokenSet, Tombstone
 from bearerd.core.vault import NONCE_BYTES, SIZE_LIMIT, Identity, Key, OtherKey, VaultError, seal, unseal
 from bearerd.errors import StoreError, StoreUnwritable
 
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_ENDINGS: Final = (".vault", ".next", ".lock", ".failure", ".probe")
+_ENDINGS: Final = (".vault", ".next", ".lock", ".failure", ".noting", ".probe")
 _PROBE_BYTES: Final = 16 << 10  # more than a sealed pair of tokens takes
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
@@ -56,14 +57,23 @@ class VaultFolder:
         return (found.st_ino, found.st_size, found.st_mtime_ns)
 
     def lock_path(self, stem: str) -> Path:
-        """Where the lock of `stem` is. Raises StoreError where the folder is not ours to use."""
-        with self._opened():
-            return self._path / f"{stem}.lock"
+        """Where the lock of `stem` is. Raises StoreError where folder or lock are not ours to use."""
+        name = f"{stem}.lock"
+        with self._opened() as folder:
+            try:
+                with _owned_file(name, os.O_RDWR, folder):
+                    """Another user's could be held by them for ever."""
+            except FileNotFoundError:
+                pass
+            except OSError as exc:
+                raise self._unusable(name, exc) from None
+            return self._path / name
 
     def replace(self, name: str, data: bytes, *, by_way_of: str) -> None:
         """Put `data` in place of a file's content, all or nothing. Raises StoreUnwritable, StoreError."""
         with self._opened() as folder, self._writing(name):
-            _write(by_way_of, data, folder)
+            _write(by_way_of, data, folder, reaching=name)
+            failpoints.reach("before_rename", name)
             os.rename(by_way_of, name, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
 
@@ -71,7 +81,7 @@ class VaultFolder:
         """See that a file of ordinary size can be written. Raises StoreUnwritable, StoreError."""
         with self._opened() as folder, self._writing(name):
             try:
-                _write(name, bytes(_PROBE_BYTES), folder)
+                _write(name, bytes(_PROBE_BYTES), folder, reaching=name)
             finally:
                 with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=folder)
@@ -108,7 +118,7 @@ class VaultFolder:
 
     def _claim(self, folder: int) -> None:
         """Close a folder to others, unless it is plainly not a vault's: a home, a shared one."""
-        names = os.listdir(folder)  # noqa: PTH208  # pathlib cannot list a descriptor
+        names = os.listdir(folder)  # pathlib cannot list a descriptor
         if not all(name.endswith(_ENDINGS) or ".damaged-" in name for name in names):
             raise StoreError(f"{self._path} holds other files; name a folder of its own with store.path")
         os.fchmod(folder, 0o700)
@@ -147,13 +157,21 @@ def _owned_file(name: str, flags: int, folder: int) -> Iterator[int]:
         os.close(file)
 
 
-def _write(name: str, data: bytes, folder: int) -> None:
+def _write(name: str, data: bytes, folder: int, *, reaching: str) -> None:
+    """`reaching` is the name that the file will have in the end."""
     with _owned_file(name, os.O_WRONLY | os.O_CREAT, folder) as file:
         os.ftruncate(file, 0)  # after the check that it is ours
-        view = memoryview(data)
-        while view:
-            view = view[os.write(file, view) :]
+        middle = len(data) // 2
+        _write_all(file, data[:middle])
+        failpoints.reach("mid_write", reaching)
+        _write_all(file, data[middle:])
         os.fsync(file)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
 
 
 class VaultStore:
@@ -191,7 +209,7 @@ class VaultStore:
     async def save_note(self, note: FailureNote) -> None:
         with suppress(StoreError):
             await asyncio.to_thread(
-                self._folder.replace, self._note, encode_note(note), by_way_of=f"{self._note}.next"
+                self._folder.replace, self._note, encode_note(note), by_way_of=f"{self._identity.stem}.noting"
             )
 
     def _load(self, key: Key) -> TokenSet | Tombstone | None:

@@ -5,7 +5,8 @@ import secrets
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
-from bearerd.core.failures import build_note, explain, heed
+from bearerd import failpoints
+from bearerd.core.failures import FailureNote, build_mark, build_note, explain, heed
 from bearerd.core.lifecycle import REPLY_LOST, Failure, FailureKind
 from bearerd.core.tokens import Granted, TokenSet, Tombstone, build_token_set
 from bearerd.errors import StoreError, StoreUnwritable
@@ -66,6 +67,7 @@ class RefreshProtocol:
                 if self._unsaved is not None:
                     self._held = stack.pop_all()
                     self._saver = asyncio.create_task(self._save_at_last())
+                failpoints.reach("before_unlock")
                 return outcome
         except StoreError as problem:
             return Failure(FailureKind.TRANSIENT, str(problem))
@@ -85,17 +87,20 @@ class RefreshProtocol:
         if stored is not None and stored.generation > known:
             return stored
         note = await self.store.load_note()
-        told = heed(note, self._author, known, self.clock.wall())
+        told = heed(note, self._author, known, self.clock.wall(), have.origin if have else None)
         if told is not None:
             return told
         if have is not None and have.refresh_token is not None:
             unwritable = await self._preflight(urgent=urgent)
             if unwritable is not None:
                 return unwritable
+            await self.store.save_note(build_mark(self._author, known, self.clock.wall(), have.origin))
+        failpoints.reach("before_send")
         outcome = await self._spend(have)
+        failpoints.reach("after_reply")
         if isinstance(outcome, Failure):
-            return await self._give_up(known, explain(outcome, note, known))
-        if rejected and have is not None and outcome.access_token == have.access_token:
+            return await self._give_up(have, outcome, note)
+        if rejected and have is not None and _is_same(outcome, have):
             return SAME_TOKEN
         return await self._keep(build_token_set(outcome, have, self.clock.wall()))
 
@@ -121,14 +126,21 @@ class RefreshProtocol:
             return replace(again, reason=REPLY_LOST)
         return again
 
-    async def _give_up(self, known: int, failure: Failure) -> TokenSet | Tombstone | Failure:
-        """A rejected grant ends the login only if no sibling has renewed it meanwhile. Siblings are told."""
+    async def _give_up(
+        self, have: TokenSet | None, failure: Failure, note: FailureNote | None
+    ) -> TokenSet | Tombstone | Failure:
+        """A rejected grant ends the login only if no sibling has renewed it meanwhile. Siblings are told.
+
+        `note` is what was noted before this attempt.
+        """
+        known, origin = (have.generation, have.origin) if have else (0, None)
+        failure = explain(failure, note, known, origin)
         if failure.kind is FailureKind.GRANT_REJECTED:
             stored = await self.store.load()
             if stored is not None and stored.generation > known:
                 return stored
-        previous = await self.store.load_note()
-        await self.store.save_note(build_note(previous, failure, self._author, known, self.clock.wall()))
+        now = self.clock.wall()
+        await self.store.save_note(build_note(note, failure, self._author, known, now, origin))
         return failure
 
     async def _keep(self, token: TokenSet) -> TokenSet:
@@ -170,3 +182,8 @@ class RefreshProtocol:
             await asyncio.wait([self._saver])
             self._relieved.clear()
             self._saver = None
+
+
+def _is_same(granted: Granted, have: TokenSet) -> bool:
+    """True where nothing new came. A refresh token that was rotated is new, whatever the access token, and is kept."""
+    return granted.access_token == have.access_token and granted.refresh_token in {None, have.refresh_token}
