@@ -105,7 +105,6 @@ async def share(
         assert log.grants_revoked == 0
         assert api.unauthorized == replays == 0
         gaps = [later.at - earlier.at for earlier, later in pairwise(log.requests)]
-        print("GAPS", gaps)
         assert len(gaps) >= expiries - 2
         assert [gap for gap in gaps if not LIFETIME_S - WINDOW_S - 0.1 < gap < LIFETIME_S] == []
 

@@ -368,10 +368,10 @@ class TestSealing:
 
     async def test_what_is_no_sealed_file_is_left_alone(self, vault: Vault) -> None:
         vault.put(f"{WORK.stem}.vault", FIRST)
-        for name in (f"{WORK.stem}.failure.next", f"{WORK.stem}.vault.damaged-1"):
+        for name in (f"{WORK.stem}.noting", f"{WORK.stem}.vault.damaged-1"):
             (vault.path / name).write_bytes(b"{}")
         await vault.rekey()
-        assert (vault.path / f"{WORK.stem}.failure.next").read_bytes() == b"{}"
+        assert (vault.path / f"{WORK.stem}.noting").read_bytes() == b"{}"
         assert (vault.path / f"{WORK.stem}.vault.damaged-1").read_bytes() == b"{}"
         assert not (vault.path / f"{WORK.stem}.failure.lock").exists()
 

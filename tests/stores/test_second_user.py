@@ -27,7 +27,7 @@ from contract import FIRST, SECOND
 from users import NOBODY
 
 WORK = Identity("work", "0123456789abcdef")
-ENDINGS = (".vault", ".next", ".lock", ".failure", ".failure.next", ".probe")
+ENDINGS = (".vault", ".next", ".lock", ".failure", ".noting", ".probe")
 ATTEMPTS = {
     "read": 'cat "$1"',
     "write": 'echo mine >> "$1"',
@@ -76,7 +76,7 @@ class Vault:
         key = await self.key()
         for name, data in (
             (f"{WORK.stem}.next", seal(FIRST, WORK, key, b"n" * 12)),
-            (f"{WORK.stem}.failure.next", b"{}"),
+            (f"{WORK.stem}.noting", b"{}"),
             (f"{WORK.stem}.probe", b""),
         ):
             (self.path / name).write_bytes(data)

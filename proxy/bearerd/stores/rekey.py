@@ -118,11 +118,7 @@ async def rekey(folder: VaultFolder, old: Store, new: Store, *, wait_s: float = 
 
 
 def _sealed_names(folder: VaultFolder) -> list[str]:
-    """Not those by way of which a failure is noted, `NAME.failure.next`: there is nothing sealed in them."""
-    paths = Path(str(folder)).glob("*-*")
-    return sorted(
-        path.name for path in paths if path.suffix in _ENDINGS and not path.stem.endswith(".failure")
-    )
+    return sorted(path.name for path in Path(str(folder)).glob("*-*") if path.suffix in _ENDINGS)
 
 
 async def _hold_all(folder: VaultFolder, held: AsyncExitStack, wait_s: float) -> None:
