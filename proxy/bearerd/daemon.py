@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import secrets
 import signal
 import socket
@@ -15,6 +16,8 @@ from aiohttp import web
 
 from bearerd.assembly import SystemClock, Vault, build_manager, first_refresh_token, needs_vault
 from bearerd.control.pages import Pages
+from bearerd.control.rendezvous import Origin
+from bearerd.control.socket import ControlSocket
 from bearerd.control.status import build_status
 from bearerd.core.accounts import Account
 from bearerd.core.configuration import Configuration, Listen
@@ -46,9 +49,14 @@ _DEFECT: Final = Problem(
 
 
 class Daemon:
-    """One running bearerd. `start` returns when the port answers; tokens are fetched meanwhile."""
+    """One running bearerd. `start` returns when the port answers; tokens are fetched meanwhile.
 
-    def __init__(self, configuration: Configuration, clock: Clock | None = None) -> None:
+    `origin` is where the configuration is from; with none there is no control socket.
+    """
+
+    def __init__(
+        self, configuration: Configuration, clock: Clock | None = None, origin: Origin | None = None
+    ) -> None:
         self._configuration = configuration
         self._clock = clock or SystemClock()
         self._log = structlog.get_logger("bearerd.daemon")
@@ -59,6 +67,9 @@ class Daemon:
         self._servers: list[asyncio.Server] = []
         self._server: web.Server | None = None
         self._front: Front
+        self._control = (
+            ControlSocket(origin, self._managers, self.status, self._control_defect) if origin else None
+        )
         self.port = configuration.listen.port
 
     @property
@@ -85,6 +96,8 @@ class Daemon:
         loop = asyncio.get_running_loop()
         self._servers = [await loop.create_server(self._server, sock=sock) for sock in sockets]
         self._starting = asyncio.create_task(self._start_accounts())
+        if self._control is not None:
+            self._control.start(os.environ)
         self._log.info("daemon.listening", addresses=self.addresses)
 
     async def started(self) -> None:
@@ -111,6 +124,8 @@ class Daemon:
         """Take no new calls, let those in flight finish within `drain_s`, then save what is being refreshed."""
         for server in self._servers:
             server.close()
+        if self._control is not None:
+            await self._control.aclose()
         if self._server is not None:
             self._server.pre_shutdown()
             await self._front.drained(drain_s)
@@ -125,6 +140,9 @@ class Daemon:
         """The status document."""
         states = {name: manager.state for name, manager in self._managers.items()}
         return build_status(states, self._configuration.routes, self.addresses, self._clock.wall())
+
+    def _control_defect(self, exc: Exception) -> None:
+        self._log.error("control.defect", trace=frames(exc))
 
     def _build_front(self) -> "Front":
         pseudonym = f"bearerd-{secrets.token_hex(8)}"
@@ -256,15 +274,20 @@ def _host(listening: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def serve(configuration: Configuration, ready: Callable[[Daemon], None]) -> None:
-    """Run until SIGINT or SIGTERM; a second one ends at once. `ready` is called when the port answers."""
+async def serve(
+    configuration: Configuration, ready: Callable[[Daemon], None], origin: Origin | None = None
+) -> None:
+    """Run until SIGINT or SIGTERM; a second one ends at once. `ready` is called when the port answers.
+
+    `origin` is where the configuration is from.
+    """
     raise_descriptor_limit()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
             loop.add_signal_handler(number, stopping.set)
-    daemon = Daemon(configuration)
+    daemon = Daemon(configuration, origin=origin or Origin())
     await daemon.start()
     try:
         await _first_of(daemon.started(), stopping.wait())
@@ -296,7 +319,9 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def fetch_token(configuration: Configuration, account: Account) -> TokenSet:
+async def fetch_token(
+    configuration: Configuration, account: Account, *, min_valid_s: float = 0.0, force: bool = False
+) -> TokenSet:
     """One token of `account`, for a process that ends after it. Raises TokenError, StoreError."""
     vault = Vault(configuration.store) if needs_vault(account, configuration.store) else None
     manager = build_manager(account, SystemClock(), vault, stays=False)
@@ -304,7 +329,7 @@ async def fetch_token(configuration: Configuration, account: Account) -> TokenSe
         if vault is not None:
             await vault.key()
         await manager.start(first_refresh_token(account))
-        return await manager.token()
+        return await (manager.refresh() if force else manager.token(min_valid_s))
     finally:
         await manager.aclose()
 

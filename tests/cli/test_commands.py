@@ -6,8 +6,9 @@ import os
 import re
 import socket
 import sys
+import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,14 @@ async def shell(command: str) -> str:
         out, _ = await process.communicate()
     assert process.returncode == 0
     return out.decode()
+
+
+@pytest.fixture(autouse=True)
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nobody else's daemons, and a name short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield
 
 
 @pytest.fixture
@@ -190,7 +199,7 @@ class TestToken:
         """Nothing listens at the token endpoint: were it asked, the error would be another."""
         file.write_text(
             '[accounts.work]\nrefresh_token = "r"\nclient_id = "c"\ntoken_endpoint = "http://127.0.0.1:9/token"\n'
-            '[routes."/"]\nupstream = "http://127.0.0.1:9"\n'
+            '[routes."/"]\nupstream = "http://127.0.0.1:9"\n[store]\nkind = "memory"\n'
         )
         ended = await bearerd(tmp_path, "token", "work", "-c", file)
         assert (ended.status, ended.out) == (1, "")

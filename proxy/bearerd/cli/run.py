@@ -25,6 +25,7 @@ def command(
 ) -> None:
     """Serve in the foreground until SIGINT or SIGTERM."""
     from bearerd import daemon, logs
+    from bearerd.control.rendezvous import find_origin
     from bearerd.settings import load
 
     given = {"port": port, "upstream": upstream, "log_level": log_level}
@@ -39,7 +40,11 @@ def command(
     for warning in loaded.warnings:
         click.echo(f"bearerd: warning: {warning}", err=True)
     logs.configure(loaded.configuration.log)
-    daemon.run(daemon.serve(loaded.configuration, lambda running: click.echo(describe(running), err=True)))
+    origin = find_origin(path, os.environ)
+    serving = daemon.serve(
+        loaded.configuration, lambda running: click.echo(describe(running), err=True), origin
+    )
+    daemon.run(serving)
 
 
 def describe(running: "Daemon") -> str:

@@ -1,33 +1,61 @@
-"""`bearerd status`: what a running daemon says of itself."""
+"""`bearerd status`: what running daemons say of themselves."""
 
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from bearerd.cli import config_option
 from bearerd.errors import BearerdError
 
+FORMAT_VERSION: Final = 1
+
 
 @click.command("status")
 @config_option
-@click.option("--port", type=click.IntRange(1, 65535), help="The port of the daemon to ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print the status document.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Ask the daemon on this port alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status documents.")
 def command(path: Path | None, port: int | None, *, as_json: bool) -> None:
-    """Show the accounts of a running bearerd: expiry, last refresh, what is wrong."""
+    """Show the accounts of every running bearerd: expiry, last refresh, what is wrong.
+
+    With -c, of those that serve that configuration file.
+    """
+    if port is not None:
+        document = fetch_status(port)
+        click.echo(json.dumps(document, indent=2) if as_json else format_status(document))
+        return
+    documents = _ask_all(path) or [fetch_status(_configured_port(path))]
+    if as_json:
+        click.echo(json.dumps({"format_version": FORMAT_VERSION, "daemons": documents}, indent=2))
+    else:
+        click.echo(format_all(documents))
+
+
+def _ask_all(path: Path | None) -> list[dict[str, Any]]:
+    from bearerd.control.client import Daemons
+    from bearerd.control.rendezvous import find_origin
+
+    daemons = Daemons(os.environ)
+    if daemons.warning:
+        click.echo(f"bearerd: warning: {daemons.warning}", err=True)
+    documents = daemons.fetch_status()
+    if path is None:
+        return documents
+    wanted = find_origin(path, os.environ).file
+    return [document for document in documents if document.get("config") == wanted]
+
+
+def _configured_port(path: Path | None) -> int:
     from bearerd.core.configuration import DEFAULT_PORT
     from bearerd.errors import NotConfigured
     from bearerd.settings import load
 
-    if port is None:
-        try:
-            port = load(path, {}, os.environ).configuration.listen.port
-        except NotConfigured:
-            port = DEFAULT_PORT  # the demo's
-    document = fetch_status(port)
-    click.echo(json.dumps(document, indent=2) if as_json else format_status(document))
+    try:
+        return load(path, {}, os.environ).configuration.listen.port
+    except NotConfigured:
+        return DEFAULT_PORT  # the demo's
 
 
 def fetch_status(port: int) -> dict[str, Any]:
@@ -45,6 +73,18 @@ def fetch_status(port: int) -> dict[str, Any]:
     if not isinstance(document, dict) or "accounts" not in document:
         raise BearerdError(f"no bearerd answers on port {port}; start one with: bearerd run")
     return document
+
+
+def format_all(documents: list[dict[str, Any]]) -> str:
+    """A table for each daemon, under a line that tells it from the others where there are several."""
+    if len(documents) == 1:
+        return format_status(documents[0])
+    return "\n\n".join(f"{_title(document)}\n{format_status(document)}" for document in documents)
+
+
+def _title(document: dict[str, Any]) -> str:
+    file = document["config"] or "no configuration file"
+    return f"{' and '.join(document['addresses'])}, process {document['pid']}, {file}"
 
 
 def format_status(document: dict[str, Any]) -> str:

@@ -1,65 +1,108 @@
 """`bearerd token`: a token for tools that run a command to get one."""
 
-import json
 import os
-from datetime import UTC, datetime
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from bearerd.cli import config_option
+from bearerd.core import token_formats
+from bearerd.core.token_formats import FORMS, HandedToken
 
 if TYPE_CHECKING:
     from bearerd.core.accounts import Account
     from bearerd.core.configuration import Store
-    from bearerd.core.tokens import TokenSet
 
-FORMAT_VERSION = 1
+HELPERS: Final = ("git-credential", "docker-credential")
+INPUT_LIMIT: Final = 64 << 10
 
 
 @click.command("token")
 @click.argument("account")
+@click.argument("operation", required=False)
 @config_option
 @click.option(
-    "--format", "form", type=click.Choice(["raw", "json", "header"]), default="raw", help="How it is printed."
+    "--min-valid",
+    "min_valid_s",
+    type=click.IntRange(0),
+    default=0,
+    metavar="S",
+    help="Wait for a refresh that is due if the token is good for less than S seconds. Begins none before its time.",
 )
-def command(account: str, path: Path | None, form: str) -> None:
+@click.option("--force", is_flag=True, help="Refresh first.")
+@click.option(
+    "--format", "form", type=click.Choice([*FORMS, *HELPERS]), default="raw", help="How it is printed."
+)
+def command(
+    account: str, operation: str | None, path: Path | None, min_valid_s: int, form: str, *, force: bool
+) -> None:
     """Print a token of ACCOUNT and a newline on standard output; all else goes to standard error.
 
-    Nothing is opened in a browser.
+    Nothing is opened in a browser. The format env is a line ACCESS_TOKEN=value. OPERATION is what git and docker
+    add when they run a credential helper; other than get there is nothing to do. A helper gives the token to
+    whatever host it is asked for: configure it for yours alone.
     """
+    if operation is not None and form not in HELPERS:
+        raise click.UsageError(f"{operation}: only {' and '.join(HELPERS)} have operations")
+
+    def obtain() -> HandedToken:
+        return obtain_token(account, path, min_valid_s=min_valid_s, force=force)
+
+    if form in FORMS:
+        click.echo(FORMS[form](obtain()))
+    else:
+        help_with(form, operation or "get", obtain)
+
+
+def help_with(form: str, operation: str, obtain: Callable[[], HandedToken]) -> None:
+    """What a credential helper of git or docker does. There is nothing to store and nothing to erase."""
+    asked = sys.stdin.buffer.read(INPUT_LIMIT).decode("utf-8", "replace")
+    match form, operation:
+        case "git-credential", "get":
+            attributes = token_formats.parse_attributes(asked)
+            if token_formats.may_have(attributes):  # else git is told nothing, and asks elsewhere
+                click.echo(token_formats.format_git(obtain(), attributes))
+        case "docker-credential", "get":
+            if not asked.strip():
+                raise click.UsageError("docker-credential reads the address of a server from standard input")
+            click.echo(token_formats.format_docker(obtain(), asked.strip()))
+        case "docker-credential", "list":
+            click.echo("{}")
+
+
+def obtain_token(
+    name: str, path: Path | None, *, min_valid_s: float = 0.0, force: bool = False
+) -> HandedToken:
+    """From a running daemon that serves the account by the same configuration, else by way of the store."""
+    from bearerd.control.client import Daemons
+    from bearerd.control.rendezvous import find_origin
+
+    daemons = Daemons(os.environ)
+    if daemons.warning:
+        click.echo(f"bearerd: warning: {daemons.warning}", err=True)
+    origin = find_origin(path, os.environ)
+    token = daemons.fetch_token(name, origin, min_valid_s=min_valid_s, force=force)
+    return token or _fetch_alone(name, path, min_valid_s=min_valid_s, force=force)
+
+
+def _fetch_alone(name: str, path: Path | None, *, min_valid_s: float, force: bool) -> HandedToken:
     from bearerd import daemon, logs
     from bearerd.core.configuration import Logging
     from bearerd.settings import load
 
     configuration = load(path, {}, os.environ).configuration
-    subject = configuration.accounts.get(account)
-    if subject is None:
+    account = configuration.accounts.get(name)
+    if account is None:
         known = ", ".join(sorted(configuration.accounts))
-        raise click.BadParameter(f"there is no account {account}; there is {known}", param_hint="ACCOUNT")
-    _refuse_single_use(subject, configuration.store)
+        raise click.BadParameter(f"there is no account {name}; there is {known}", param_hint="ACCOUNT")
+    _refuse_single_use(account, configuration.store)
     logs.configure(Logging(level="warning"))
-    token = daemon.run(daemon.fetch_token(configuration, subject))
-    click.echo(format_token(account, token, form))
-
-
-def format_token(account: str, token: "TokenSet", form: str) -> str:
-    """The token as `form` wants it, without a newline."""
-    value = token.access_token.reveal()
-    if form == "raw":
-        return value
-    if form == "header":
-        return f"Authorization: Bearer {value}"
-    document = {
-        "format_version": FORMAT_VERSION,
-        "account": account,
-        "access_token": value,
-        "token_type": "Bearer",
-        "expires_at": token.expires_at,
-        "expires": datetime.fromtimestamp(token.expires_at, UTC).isoformat(timespec="seconds"),
-    }
-    return json.dumps(document, indent=2)
+    fetching = daemon.fetch_token(configuration, account, min_valid_s=min_valid_s, force=force)
+    token = daemon.run(fetching)
+    return HandedToken(name, token.access_token, token.expires_at)
 
 
 def _refuse_single_use(account: "Account", settings: "Store") -> None:

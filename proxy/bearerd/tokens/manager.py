@@ -10,10 +10,12 @@ from typing import Final
 
 from bearerd.core.lifecycle import (
     Active,
+    Backoff,
     CallRejected,
     Event,
     Failure,
     FailureKind,
+    Idle,
     InFlight,
     LoggedOut,
     NoToken,
@@ -37,6 +39,7 @@ from bearerd.core.lifecycle import (
     decide_call,
     decide_replay,
     effective_now,
+    generation_of,
     mandatory_at,
     next_wakeup,
     phase_of,
@@ -51,6 +54,7 @@ from bearerd.tokens.refresh import RefreshProtocol
 
 POLL_S: Final = 30.0  # the longest sleep: a suspended machine's timers cannot be trusted further
 SHORTEST_SLEEP_S: Final = 0.01  # an instant that is due by the timer and not yet by the clock
+NOTHING_TO_SPEND: Final = "the server gave no refresh token, so only a login gives a new token"
 DEFECT: Final = Failure(FailureKind.TRANSIENT, "an internal error, which the log has")
 
 
@@ -124,12 +128,28 @@ class TokenManager:
             return token_of(self._state)
         return None
 
-    async def token(self) -> TokenSet:
+    async def token(self, min_valid_s: float = 0.0) -> TokenSet:
         """A token that has not expired, waiting for a refresh where it must.
 
+        One that is good for less than `min_valid_s` is not given while the first attempt to replace it runs; none
+        is begun for that before it is due. Raises TokenUnavailable and LoginRequired.
+        """
+        return await self._settle(lambda: self._decide_call(min_valid_s))
+
+    async def refresh(self) -> TokenSet:
+        """A newer token than there is, of the refresh in flight or of one begun for this.
+
+        Our own pause after a failure is cut short by it, one that the server asked for is not.
         Raises TokenUnavailable and LoginRequired.
         """
-        return await self._settle(self._decide_call)
+        await self._started.wait()
+        basis = generation_of(self._state)
+        phase = phase_of(self._state)
+        if not isinstance(phase, Backoff) or self._now() >= phase.not_before:
+            self._dispatch(SourceChanged())
+        if isinstance(self._state, Active) and isinstance(phase_of(self._state), Idle):
+            raise LoginRequired(NOTHING_TO_SPEND)
+        return await self._settle(lambda: decide_replay(self._state, basis, self._now(), self._policy))
 
     async def force_refresh(self, rejected: int) -> TokenSet:
         """A token of another generation than `rejected`, which an API answered with 401.
@@ -139,9 +159,16 @@ class TokenManager:
         """
         return await self._settle(lambda: self._decide_replay(rejected))
 
-    def _decide_call(self) -> Verdict:
+    def _decide_call(self, min_valid_s: float) -> Verdict:
         self._dispatch(Ticked())
-        return decide_call(self._state, self._now(), self._policy)
+        now = self._now()
+        verdict = decide_call(self._state, now, self._policy)
+        if isinstance(verdict, Use) and verdict.token.expires_at < now + min_valid_s:
+            phase = phase_of(self._state)
+            until = phase.started_at + self._policy.caller_wait_s if isinstance(phase, InFlight) else now
+            first = isinstance(phase, InFlight) and phase.failures == 0
+            return Wait(until) if first and now < until else verdict
+        return verdict
 
     def _decide_replay(self, rejected: int) -> Verdict:
         self._dispatch(CallRejected(rejected))

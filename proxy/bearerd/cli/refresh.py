@@ -1,0 +1,19 @@
+"""`bearerd refresh`: a new token now."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from bearerd.cli import config_option
+from bearerd.cli.token import obtain_token
+
+
+@click.command("refresh")
+@click.argument("account")
+@config_option
+def command(account: str, path: Path | None) -> None:
+    """Refresh the token of ACCOUNT, whether it is time for that or not."""
+    token = obtain_token(account, path, force=True)
+    expiry = datetime.fromtimestamp(token.expires_at, UTC).isoformat(timespec="seconds")
+    click.echo(f"bearerd: {account} has a new token; it expires at {expiry}", err=True)

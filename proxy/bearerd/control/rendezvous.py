@@ -1,0 +1,120 @@
+"""Where a user's running daemons are found, and which configuration each of them serves.
+
+The one rule for both sides. `bearerd token` imports this, so it needs little more than the standard library.
+"""
+
+import hashlib
+import os
+import socket
+import stat
+import struct
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from platformdirs import user_config_dir
+
+ENDING: Final = ".sock"
+GREETING: Final = b'{"bearerd": 1}\n'
+"""What a daemon says first: a process that is stopped, or is something else, does not."""
+OVERRIDES: Final = ("BEARERD_ACCOUNTS__", "BEARERD_STORE__", "BEARERD_UPSTREAM")
+
+# Level, option and size of what the system tells of a peer; its second word is the user.
+_CREDENTIALS: Final = {"linux": (socket.SOL_SOCKET, 17, 12), "darwin": (0, 1, 76)}
+
+
+class Unusable(Exception):  # noqa: N818  # a reason, given on as part of a line
+    """The runtime folder cannot be trusted or used. The text says which folder and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a process is configured by: the file, resolved, and a hash of the variables that override accounts."""
+
+    file: str | None = None
+    overrides: str = ""
+
+    def answers(self, asked: "Origin") -> bool:
+        """Whether a daemon of this origin has the accounts that a client of origin `asked` means.
+
+        A client that overrides nothing means the file's accounts as the daemon has them.
+        """
+        return self == asked or (asked.file is not None and asked == Origin(self.file))
+
+
+def find_origin(path: Path | None, environ: Mapping[str, str]) -> Origin:
+    """The origin of a process that was given `path`, or no path, on its command line."""
+    by_name = {name.upper(): value for name, value in environ.items()}
+    named = path or by_name.get("BEARERD_CONFIG")
+    file = Path(named or Path(user_config_dir("bearerd", appauthor=False), "bearerd.toml"))
+    there = named is not None or os.path.lexists(file)
+    return Origin(os.path.realpath(file) if there else None, _digest(by_name))
+
+
+def _digest(by_name: Mapping[str, str]) -> str:
+    overriding = sorted((name, value) for name, value in by_name.items() if name.startswith(OVERRIDES))
+    if not overriding:
+        return ""
+    return hashlib.sha256(repr(overriding).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def runtime_folder(environ: Mapping[str, str]) -> Path:
+    """The folder of this user's sockets: in the session's runtime folder if that is ours, else in the temporary one.
+
+    The session's may be another user's, as under sudo.
+    """
+    uid = os.geteuid()
+    session = Path(environ.get("XDG_RUNTIME_DIR", ""))
+    with suppress(OSError):
+        if session.is_absolute() and session.stat().st_uid == uid:
+            return session / "bearerd"
+    temporary = Path(environ.get("TMPDIR", ""))
+    base = temporary if temporary.is_absolute() else Path("/tmp")  # noqa: S108  # what is in it is checked
+    return base / f"bearerd-{uid}"
+
+
+@contextmanager
+def opened(folder: Path, *, create: bool = False) -> Iterator[int]:
+    """A descriptor of `folder`: no link, ours, and closed to others. Raises Unusable, FileNotFoundError."""
+    try:
+        if create:
+            _make(folder)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        reason = "is a link" if folder.is_symlink() else os.strerror(exc.errno or 0).lower()
+        raise Unusable(f"{folder} cannot be used: {reason}") from None
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid != os.geteuid():
+            raise Unusable(f"{folder} belongs to another user")
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            raise Unusable(f"{folder} is open to other users; remove it")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _make(folder: Path) -> None:
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+        folder.chmod(0o700)  # the umask may have taken even our own access away
+
+
+def may_talk(peer: socket.socket) -> bool:
+    """Whether the process at the other end of a Unix socket is ours, or root's."""
+    level, option, size = _CREDENTIALS[sys.platform]
+    try:
+        credentials = peer.getsockopt(level, option, size)
+    except OSError:
+        return False
+    return struct.unpack_from("=II", credentials)[1] in {os.geteuid(), 0}
+
+
+def has_sockets() -> bool:
+    """Whether this system has sockets that tell who is at the other end."""
+    return sys.platform in _CREDENTIALS

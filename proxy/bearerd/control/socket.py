@@ -1,0 +1,227 @@
+"""The control socket of a daemon: `bearerd token`, `status` and `refresh` ask here.
+
+One line of JSON in, one out, then the connection ends. Only this user and root may connect, and a peer may be slow,
+silent or senseless: it costs one of a few connections, for a short time.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+import structlog
+
+from bearerd.control.rendezvous import (
+    ENDING,
+    GREETING,
+    Origin,
+    Unusable,
+    has_sockets,
+    may_talk,
+    opened,
+    runtime_folder,
+)
+from bearerd.core.tokens import TokenSet
+from bearerd.errors import LoginRequired, TokenUnavailable
+from bearerd.tokens.manager import TokenManager
+
+CONNECTIONS: Final = 64
+LINE_LIMIT: Final = 64 << 10
+ASK_S: Final = 5.0
+ANSWER_S: Final = 10.5  # a call waits 10 s for a refresh; what comes before it is an account's start
+TELL_S: Final = 5.0
+PAUSE_S: Final = 0.1  # where there is no descriptor for a connection
+
+Reply = dict[str, Any]
+NOT_MINE: Final[Reply] = {"not_mine": True}
+BAD_REQUEST: Final[Reply] = {"error": {"kind": "bad_request", "text": "the request is not understood"}}
+DEFECT: Final[Reply] = {
+    "error": {"kind": "internal", "text": "bearerd met an error of its own; its log says where"}
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client wants. `do` is token, refresh or status; `account` is empty for status."""
+
+    do: str
+    account: str = ""
+    origin: Origin = field(default_factory=Origin)
+    min_valid_s: float = 0.0
+
+
+def parse_request(line: bytes) -> Request | None:
+    """None for what is not understood."""
+    try:
+        asked = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    match asked:
+        case {"do": "status"}:
+            return Request("status")
+        case {
+            "do": "token" | "refresh" as do,
+            "account": str(account),
+            "config": str() | None as file,
+            "overrides": str(overrides),
+            "min_valid_s": int() | float() as min_valid_s,
+        }:
+            return Request(do, account, Origin(file, overrides), min_valid_s)
+        case _:
+            return None
+
+
+class ControlSocket:
+    """Answers for `managers` and `status`, for clients whose configuration is that of `origin`.
+
+    `defect` is told of what should not have been raised.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        managers: Mapping[str, TokenManager],
+        status: Callable[[], dict[str, Any]],
+        defect: Callable[[Exception], None],
+        *,
+        ask_s: float = ASK_S,
+        answer_s: float = ANSWER_S,
+    ) -> None:
+        self._origin = origin
+        self._managers = managers
+        self._status = status
+        self._defect = defect
+        self._ask_s = ask_s
+        self._answer_s = answer_s
+        self._log = structlog.get_logger("bearerd.control")
+        self._socket: socket.socket | None = None
+        self._path = Path()
+        self._accepting: asyncio.Task[None] | None = None
+        self._talks: set[asyncio.Task[None]] = set()
+
+    def start(self, environ: Mapping[str, str]) -> Self:
+        """Listen. Where that cannot be, the log says so and the daemon goes on: the socket is a convenience."""
+        if not has_sockets():
+            return self
+        folder = runtime_folder(environ)
+        try:
+            with opened(folder, create=True):
+                self._path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{ENDING}"
+                self._socket = listen(self._path)
+        except (Unusable, OSError) as exc:
+            reason = str(exc) if isinstance(exc, Unusable) or exc.errno is None else os.strerror(exc.errno)
+            self._log.warning("control.unavailable", folder=str(folder), reason=reason)
+            return self
+        self._accepting = asyncio.create_task(self._accept(self._socket))
+        self._log.info("control.listening", path=str(self._path))
+        return self
+
+    async def aclose(self) -> None:
+        """Go out of sight and cut off who is being answered: they will find another daemon, or the store."""
+        if self._socket is None or self._accepting is None:
+            return
+        with suppress(OSError):
+            self._path.unlink()
+        tasks = [self._accepting, *self._talks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._socket.close()
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                peer, _ = await loop.sock_accept(listening)
+            except OSError:
+                await asyncio.sleep(PAUSE_S)
+                continue
+            if len(self._talks) >= CONNECTIONS or not may_talk(peer):
+                peer.close()
+                continue
+            peer.setblocking(False)
+            talk = asyncio.create_task(self._talk(peer))
+            self._talks.add(talk)
+            talk.add_done_callback(self._talks.discard)
+
+    async def _talk(self, peer: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with peer, suppress(OSError, TimeoutError):
+            async with asyncio.timeout(self._ask_s):
+                await loop.sock_sendall(peer, GREETING)
+                line = await _read_line(peer)
+            reply = await self._answer(line)
+            async with asyncio.timeout(TELL_S):
+                await loop.sock_sendall(peer, json.dumps(reply).encode() + b"\n")
+
+    async def _answer(self, line: bytes) -> Reply:
+        request = parse_request(line)
+        if request is None:
+            return BAD_REQUEST
+        try:
+            if request.do == "status":
+                own = {"pid": os.getpid(), "config": self._origin.file}
+                return {"status": own | self._status()}
+            manager = self._managers.get(request.account)
+            if manager is None or not self._origin.answers(request.origin):
+                return NOT_MINE
+            return await self._obtain(manager, request)
+        except Exception as exc:  # noqa: BLE001  # one question's defect must not show its values, nor end the daemon
+            self._defect(exc)
+            return DEFECT
+
+    async def _obtain(self, manager: TokenManager, request: Request) -> Reply:
+        try:
+            async with asyncio.timeout(self._answer_s):
+                wanted = manager.refresh() if request.do == "refresh" else manager.token(request.min_valid_s)
+                return _tell(await wanted)
+        except LoginRequired as problem:
+            return {"error": {"kind": "login_required", "text": str(problem)}}
+        except TokenUnavailable as problem:
+            return _unavailable(str(problem), problem.retry_after_s)
+        except TimeoutError:
+            return _unavailable("the account is still being started", 1.0)
+
+
+def _tell(token: TokenSet) -> Reply:
+    return {"token": {"access_token": token.access_token.reveal(), "expires_at": token.expires_at}}
+
+
+def _unavailable(text: str, retry_after_s: float) -> Reply:
+    return {"error": {"kind": "unavailable", "text": text, "retry_after_s": retry_after_s}}
+
+
+async def _read_line(peer: socket.socket) -> bytes:
+    """Up to a line's end. Raises ConnectionAbortedError where it does not come, or is too long."""
+    loop = asyncio.get_running_loop()
+    data = bytearray()
+    while b"\n" not in data:
+        chunk = await loop.sock_recv(peer, LINE_LIMIT)
+        data += chunk
+        if not chunk or len(data) > LINE_LIMIT:
+            raise ConnectionAbortedError
+    return bytes(data)
+
+
+def listen(path: Path) -> socket.socket:
+    """A socket that has that name only when it is 0600 and answers: clients remove what refuses. Raises OSError."""
+    unready = path.with_suffix(".new")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(unready))
+        unready.chmod(0o600)
+        sock.listen(CONNECTIONS)
+        sock.setblocking(False)
+        unready.rename(path)
+    except OSError:
+        sock.close()
+        with suppress(OSError):
+            unready.unlink()
+        raise
+    return sock
