@@ -1,6 +1,7 @@
 """A bearerd in a process of its own, as users run it."""
 
 import asyncio
+import os
 import re
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -14,6 +15,8 @@ STOP_S: Final = 20.0
 
 class RunningDaemon:
     """`bearerd run` on a port of the system's choice, with `toml` as its configuration (without `[listen]`).
+
+    Its control socket is below `folder`.
 
     Leaving the context sends SIGTERM and checks that the exit status is 0.
     """
@@ -47,6 +50,7 @@ class RunningDaemon:
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=PIPE,
+            env=os.environ | {"XDG_RUNTIME_DIR": str(self._file.parent)},
         )
         self._reader = asyncio.create_task(self._read())
         try:

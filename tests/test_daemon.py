@@ -12,11 +12,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from bearerd.assembly import build_policy, first_refresh_token, needs_vault
 from bearerd.core.accounts import Account, CommandSource, FileSource, Grant, OAuthSource, Source, StaticSource
-from bearerd.core.configuration import Configuration, Listen, Logging
+from bearerd.core.configuration import Configuration, Listen, Logging, Store
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import parse_route
-from bearerd.daemon import Daemon, build_policy, fetch_token, initial_token, listen, raise_descriptor_limit
+from bearerd.core.tokens import TokenSet
+from bearerd.daemon import Daemon, fetch_token, listen, raise_descriptor_limit
 from bearerd.demo.authorization_server import Lifetimes
 from bearerd.demo.world import Demo
 from bearerd.errors import ConfigError, LoginRequired, TokenUnavailable
@@ -31,6 +33,7 @@ def configuration(source: Source, upstream: str, *, port: int = 0) -> Configurat
         accounts={"work": Account("work", source)},
         routes=(parse_route("/", upstream, "work"),),
         listen=Listen(port=port),
+        store=Store(kind="memory"),
         log=Logging(access=False),
     )
 
@@ -43,6 +46,10 @@ async def running(subject: Configuration) -> AsyncIterator[Daemon]:
         yield daemon
     finally:
         await daemon.stop()
+
+
+async def one_token(source: Source) -> TokenSet:
+    return await fetch_token(configuration(source, "http://[::1]:9"), Account("work", source))
 
 
 def free_port() -> int:
@@ -110,22 +117,34 @@ class TestAccounts:
         assert build_policy(Account("work", source)).renewable is renewable
 
     def test_a_refresh_token_in_the_configuration_is_where_an_account_begins(self) -> None:
-        token = initial_token(
-            Account("work", OAuthSource(Grant.REFRESH_TOKEN, "id", refresh_token=Secret("r")))
-        )
-        assert token is not None
-        assert token.refresh_token == Secret("r")
-        assert initial_token(Account("work", STATIC)) is None
+        source = OAuthSource(Grant.REFRESH_TOKEN, "id", refresh_token=Secret("r"))
+        assert first_refresh_token(Account("work", source)) == Secret("r")
+        assert first_refresh_token(Account("work", STATIC)) is None
+
+    @pytest.mark.parametrize(
+        ("source", "auto", "vault"),
+        [
+            (OAuthSource(Grant.REFRESH_TOKEN, "id"), True, True),
+            (OAuthSource(Grant.CLIENT_CREDENTIALS, "id"), False, True),
+            (STATIC, False, False),
+        ],
+        ids=repr,
+    )
+    def test_only_what_a_person_gave_is_kept_at_rest_by_itself(
+        self, source: Source, *, auto: bool, vault: bool
+    ) -> None:
+        account = Account("work", source)
+        assert needs_vault(account, Store()) is auto
+        assert needs_vault(account, Store(kind="vault")) is vault
+        assert not needs_vault(account, Store(kind="memory"))
 
     async def test_one_token_for_a_process_that_ends_after_it(self, tmp_path: Path) -> None:
         command = CommandSource((sys.executable, "-c", "print('from-a-command')"), 20.0)
-        assert (await fetch_token(Account("work", command))).access_token.reveal() == "from-a-command"
+        assert (await one_token(command)).access_token.reveal() == "from-a-command"
         with pytest.raises(TokenUnavailable, match="the token file cannot be read: No such file"):
-            await fetch_token(Account("work", FileSource(str(tmp_path / "absent"))))
+            await one_token(FileSource(str(tmp_path / "absent")))
         with pytest.raises(LoginRequired):
-            await fetch_token(
-                Account("work", OAuthSource(Grant.REFRESH_TOKEN, "id", token_endpoint="http://[::1]:9/"))
-            )
+            await one_token(OAuthSource(Grant.REFRESH_TOKEN, "id", token_endpoint="http://[::1]:9/"))
 
 
 class TestServing:

@@ -24,7 +24,9 @@ WINDOW_S = LIFETIME_S * 0.2 * 1.1  # the advisory window and its jitter
 def account(name: str, peer: OidcPeer, client: Client, refresh_token: str | None = None) -> str:
     """An `[accounts]` table: client credentials, or a login given as its refresh token."""
     grant = f'refresh_token = "{refresh_token}"' if refresh_token else 'grant = "client_credentials"'
+    store = '[store]\nkind = "memory"' if refresh_token else ""
     return f"""
+{store}
 [accounts.{name}]
 {grant}
 issuer = "{peer.issuer}"

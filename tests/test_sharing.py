@@ -1,6 +1,7 @@
 """One login shared by many processes, on a real server that ends a grant whose refresh token comes twice."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ import aiohttp
 import pytest
 
 from daemons import RunningDaemon
+from faults import FaultServer, pause, read, reply, send
 from oidc_peer import BASIC_CLIENT, OidcPeer
 from upstreams import ApiUpstream
 
@@ -50,13 +52,14 @@ async def status(http: aiohttp.ClientSession, daemon: RunningDaemon) -> int:
         return response.status
 
 
-async def print_token(folder: Path) -> tuple[int, str]:
-    """`bearerd token`, as its status and what it printed."""
+async def print_token(folder: Path, runtime: str = "nowhere") -> tuple[int, str]:
+    """`bearerd token`, as its status and what it printed. It asks the daemons whose sockets are in `runtime`."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bearerd", "token", "login", "-c", str(folder / "bearerd.toml")),
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=PIPE,
+        env=os.environ | {"XDG_RUNTIME_DIR": str(folder / runtime)},
     )
     out, err = await process.communicate()
     assert process.returncode is not None
@@ -79,23 +82,27 @@ class Party:
             self.calls[await status(self._http, daemon)] += 1
             await asyncio.sleep(0.1)
 
-    async def ask(self) -> None:
+    async def ask(self, runtime: str) -> None:
         while time.monotonic() < self._end:
-            code, printed = await print_token(self._folder)
+            code, printed = await print_token(self._folder, runtime)
             self.tokens["good" if code == 0 and await self._peer.introspect(printed) else printed] += 1
 
 
 async def share(
     folder: Path, http: aiohttp.ClientSession, *, daemons: int, loops: int, expiries: int
 ) -> None:
-    """So many processes through so many expiries: no refresh token twice, one grant per window, nothing fails."""
+    """So many processes through so many expiries: no refresh token twice, one grant per window, nothing fails.
+
+    Every other loop of `bearerd token` finds no daemon and goes by the vault.
+    """
     async with OidcPeer(access_token_s=LIFETIME_S) as peer, ApiUpstream(peer.introspect) as api:
         toml = configure(folder, peer, api, await peer.mint_refresh_token())
         async with AsyncExitStack() as stack:
             running = [await stack.enter_async_context(RunningDaemon(folder, toml)) for _ in range(daemons)]
             party = Party(folder, peer, http, time.monotonic() + expiries * (LIFETIME_S - WINDOW_S))
             await asyncio.gather(
-                *(party.call(daemon) for daemon in running), *(party.ask() for _ in range(loops))
+                *(party.call(daemon) for daemon in running),
+                *(party.ask("" if loop % 2 else "nowhere") for loop in range(loops)),
             )
             replays = sum(daemon.log.count('"replayed": true') for daemon in running)
         log = await peer.log()
@@ -165,6 +172,47 @@ async def test_a_sibling_s_failure_is_not_repeated_by_others(
         assert code == 4
         assert "invalid_grant" in said
         assert len((await peer.log()).requests) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+async def test_a_token_command_that_is_told_to_end_saves_what_it_had_sent_for(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """As by `timeout 5 bearerd token`: the reply comes after the signal, and is in the vault for the next process."""
+    granted = {
+        "access_token": "the-token",
+        "token_type": "Bearer",
+        "expires_in": 600,
+        "refresh_token": "next",
+    }
+    answer = reply(json.dumps(granted).encode(), "200 OK", "Content-Type: application/json")
+    async with FaultServer([read, pause(1.0), send(answer)]) as server:
+        (tmp_path / "bearerd.toml").write_text(f"""
+[store]
+path = "{tmp_path}/vault"
+key_file = "{tmp_path}/vault.key"
+[accounts.login]
+refresh_token = "first"
+client_id = "cli"
+token_endpoint = "{server.url}/token"
+[routes."/"]
+upstream = "http://127.0.0.1:9"
+""")
+        words = (sys.executable, "-m", "bearerd", "token", "login", "-c", str(tmp_path / "bearerd.toml"))
+        environ = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+        process = await asyncio.create_subprocess_exec(
+            *words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=environ
+        )
+        async with asyncio.timeout(10):
+            while not server.requests:  # noqa: ASYNC110  # it happens in another process
+                await asyncio.sleep(0.02)
+        process.send_signal(number)
+        out, err = await process.communicate()
+        assert process.returncode == 1
+        assert out == b""
+        assert b"Traceback" not in err
+        assert await print_token(tmp_path) == (0, "the-token")
+        assert server.connections == 1
 
 
 async def test_a_full_disk_costs_no_call_and_no_login(tmp_path: Path, http: aiohttp.ClientSession) -> None:

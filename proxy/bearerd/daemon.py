@@ -25,7 +25,7 @@ from bearerd.core.guard import Guard, Head, build_guard, origin_form, refuse
 from bearerd.core.problems import Problem
 from bearerd.core.targets import in_control, path_of
 from bearerd.core.tokens import TokenSet
-from bearerd.errors import ConfigError
+from bearerd.errors import ConfigError, Interrupted
 from bearerd.forward.handler import Forwarder
 from bearerd.forward.reply import answer_problem
 from bearerd.forward.spool import SpoolBudget
@@ -322,7 +322,11 @@ def raise_descriptor_limit() -> None:
 async def fetch_token(
     configuration: Configuration, account: Account, *, min_valid_s: float = 0.0, force: bool = False
 ) -> TokenSet:
-    """One token of `account`, for a process that ends after it. Raises TokenError, StoreError."""
+    """One token of `account`, for a process that ends after it. Raises TokenError, StoreError.
+
+    SIGTERM and SIGHUP end it with Interrupted, once what a refresh under way gives has been saved.
+    """
+    _cancel_at(signal.SIGTERM, signal.SIGHUP)
     vault = Vault(configuration.store) if needs_vault(account, configuration.store) else None
     manager = build_manager(account, SystemClock(), vault, stays=False)
     try:
@@ -330,8 +334,26 @@ async def fetch_token(
             await vault.key()
         await manager.start(first_refresh_token(account))
         return await (manager.refresh() if force else manager.token(min_valid_s))
+    except asyncio.CancelledError:
+        raise Interrupted("interrupted; what had been sent was waited for") from None
     finally:
         await manager.aclose()
+
+
+def _cancel_at(*numbers: signal.Signals) -> None:
+    """The first of these signals cancels this task; the next are ignored."""
+    loop = asyncio.get_running_loop()
+    waiting = [asyncio.current_task(loop)]
+
+    def cancel() -> None:
+        while waiting:
+            task = waiting.pop()
+            if task is not None:
+                task.cancel()
+
+    for number in numbers:
+        with suppress(NotImplementedError):  # Windows
+            loop.add_signal_handler(number, cancel)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

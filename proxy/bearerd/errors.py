@@ -3,6 +3,7 @@
 ::
 
     BearerdError
+    +-- Interrupted            a signal asked the program to end
     +-- ConfigError            bad configuration; exit code 78
     |   +-- NotConfigured      there is no configuration at all
     +-- TokenError             no token can be had
@@ -22,6 +23,10 @@ the text of a foreign exception.
 
 class BearerdError(Exception):
     """The root of the hierarchy."""
+
+
+class Interrupted(BearerdError):  # noqa: N818  # the state's own name says more than a suffix
+    """A signal asked the program to end before it was done."""
 
 
 class ConfigError(BearerdError):

@@ -18,6 +18,7 @@ LEVELS: Final = {
     "info": logging.INFO,
     "warning": logging.WARNING,
     "error": logging.ERROR,
+    "critical": logging.CRITICAL,  # for commands, which say by themselves what went wrong
 }
 
 _FIRST: Final = ("timestamp", "level", "event")

@@ -18,7 +18,7 @@ from bearerd.core.lifecycle import (
 )
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import parse_route
-from bearerd.core.tokens import TokenSet, import_refresh_token
+from bearerd.core.tokens import TokenSet
 
 DOWN = Failure(FailureKind.TRANSIENT, "the token endpoint cannot be reached")
 TOKEN = TokenSet(3, Secret("canary-access"), 1000.0, 2000.0, Secret("canary-refresh"))
@@ -33,7 +33,7 @@ BACKOFF = Backoff(1000.0, 1001.0, 0.0, 1, DOWN)
         (Active(TOKEN, phase=BACKOFF), 1500.0, "active", 500, DOWN.reason),
         (Active(TOKEN, phase=BACKOFF), 2000.0, "waiting", 0, DOWN.reason),
         (Active(TOKEN, phase=InFlight(2001.0, 3, 1, last=DOWN)), 2001.0, "waiting", 0, DOWN.reason),
-        (Active(import_refresh_token(Secret("canary-seed"))), 1.0, "waiting", None, None),
+        (Active(TokenSet(0, Secret(""), 0.0, 0.0, Secret("canary-seed"))), 1.0, "waiting", None, None),
         (NoToken(), 1.0, "waiting", None, None),
         (
             LoginPending(None, "nobody has logged in yet"),

@@ -62,6 +62,7 @@ def test_lifetimes(expires_in_s: float | None, lifetime_s: float) -> None:
 
 def test_an_imported_login_has_expired_and_comes_before_any_token() -> None:
     token = import_refresh_token(Secret("refresh"))
+    assert token is not None
     assert token.refresh_token == Secret("refresh")
     assert not token.access_token
     assert token.lifetime_s == token.expires_at == 0.0

@@ -12,11 +12,11 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from bearerd.assembly import SystemClock
 from bearerd.core.accounts import ClientAuth, Grant, OAuthSource
 from bearerd.core.lifecycle import Failure, FailureKind
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import Granted, TokenSet
-from bearerd.daemon import SystemClock
 from bearerd.oauth.endpoint import OAuthTokenSource, open_session
 from faults import (
     FaultServer,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from bearerd.assembly import SystemClock
 from bearerd.core.accounts import CommandSource, FileSource
 from bearerd.core.lifecycle import Failure, FailureKind
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import Granted
-from bearerd.daemon import SystemClock
 from bearerd.sources.command import CommandTokenSource
 from bearerd.sources.file import FileTokenSource
 from users import bound_by_permissions

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
+from bearerd.assembly import SystemClock
 from bearerd.core.accounts import StaticSource
 from bearerd.core.lifecycle import Failure, FailureKind
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import Granted
-from bearerd.daemon import SystemClock
 from bearerd.sources.static import StaticTokenSource
 
 

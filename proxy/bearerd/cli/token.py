@@ -99,7 +99,7 @@ def _fetch_alone(name: str, path: Path | None, *, min_valid_s: float, force: boo
         known = ", ".join(sorted(configuration.accounts))
         raise click.BadParameter(f"there is no account {name}; there is {known}", param_hint="ACCOUNT")
     _refuse_single_use(account, configuration.store)
-    logs.configure(Logging(level="warning"))
+    logs.configure(Logging(level="critical"))
     fetching = daemon.fetch_token(configuration, account, min_valid_s=min_valid_s, force=force)
     token = daemon.run(fetching)
     return HandedToken(name, token.access_token, token.expires_at)
