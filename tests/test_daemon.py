@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -145,6 +146,23 @@ class TestAccounts:
             await one_token(FileSource(str(tmp_path / "absent")))
         with pytest.raises(LoginRequired):
             await one_token(OAuthSource(Grant.REFRESH_TOKEN, "id", token_endpoint="http://[::1]:9/"))
+
+    async def test_a_refresh_that_was_due_is_waited_for_and_its_token_is_the_one_given(
+        self, tmp_path: Path
+    ) -> None:
+        """The one in force before may have expired by the time that the process has ended."""
+        async with Demo.start(Lifetimes(access_s=3)) as demo:
+            store = Store(
+                kind="vault", path=str(tmp_path / "vault"), key_source="file", key_file=str(tmp_path / "key")
+            )
+            whole = replace(demo.configuration(0), store=store)
+            (account,) = whole.accounts.values()
+            first = await fetch_token(whole, account)
+            assert await fetch_token(whole, account) == first
+            await asyncio.sleep(2.6)
+            second = await fetch_token(whole, account)
+            assert second.generation == first.generation + 1
+            assert demo.authorization_server.token_requests == 2
 
 
 class TestServing:

@@ -56,6 +56,7 @@ async def print_token(folder: Path, runtime: str = "nowhere") -> tuple[int, str]
     """`bearerd token`, as its status and what it printed. It asks the daemons whose sockets are in `runtime`."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bearerd", "token", "login", "-c", str(folder / "bearerd.toml")),
+        *("--min-valid", "2"),  # it has to outlast the end of the process, on a machine with little to spare
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=PIPE,
@@ -69,7 +70,10 @@ async def print_token(folder: Path, runtime: str = "nowhere") -> tuple[int, str]
 class Party:
     """Daemons under load and loops of `bearerd token`, until `end`; everything they saw."""
 
-    def __init__(self, folder: Path, peer: OidcPeer, http: aiohttp.ClientSession, end: float) -> None:
+    def __init__(
+        self, folder: Path, peer: OidcPeer, http: aiohttp.ClientSession, end: float, pause_s: float
+    ) -> None:
+        self._pause_s = pause_s
         self._folder = folder
         self._peer = peer
         self._http = http
@@ -86,6 +90,7 @@ class Party:
         while time.monotonic() < self._end:
             code, printed = await print_token(self._folder, runtime)
             self.tokens["good" if code == 0 and await self._peer.introspect(printed) else printed] += 1
+            await asyncio.sleep(self._pause_s)
 
 
 async def share(
@@ -99,7 +104,8 @@ async def share(
         toml = configure(folder, peer, api, await peer.mint_refresh_token())
         async with AsyncExitStack() as stack:
             running = [await stack.enter_async_context(RunningDaemon(folder, toml)) for _ in range(daemons)]
-            party = Party(folder, peer, http, time.monotonic() + expiries * (LIFETIME_S - WINDOW_S))
+            end = time.monotonic() + expiries * (LIFETIME_S - WINDOW_S)
+            party = Party(folder, peer, http, end, pause_s=loops / 10)  # so many interpreters start and end
             await asyncio.gather(
                 *(party.call(daemon) for daemon in running),
                 *(party.ask("" if loop % 2 else "nowhere") for loop in range(loops)),

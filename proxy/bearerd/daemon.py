@@ -22,6 +22,7 @@ from bearerd.control.status import build_status
 from bearerd.core.accounts import Account
 from bearerd.core.configuration import Configuration, Listen
 from bearerd.core.guard import Guard, Head, build_guard, origin_form, refuse
+from bearerd.core.lifecycle import token_of
 from bearerd.core.problems import Problem
 from bearerd.core.targets import in_control, path_of
 from bearerd.core.tokens import TokenSet
@@ -333,11 +334,13 @@ async def fetch_token(
         if vault is not None:
             await vault.key()
         await manager.start(first_refresh_token(account))
-        return await (manager.refresh() if force else manager.token(min_valid_s))
+        token = await (manager.refresh() if force else manager.token(min_valid_s))
     except asyncio.CancelledError:
         raise Interrupted("interrupted; what had been sent was waited for") from None
     finally:
         await manager.aclose()
+    # A refresh that was due has been waited for just now, and its token lasts longer than the one in force before.
+    return token_of(manager.state) or token
 
 
 def _cancel_at(*numbers: signal.Signals) -> None:
