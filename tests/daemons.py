@@ -16,12 +16,13 @@ STOP_S: Final = 20.0
 class RunningDaemon:
     """`bearerd run` on a port of the system's choice, with `toml` as its configuration (without `[listen]`).
 
-    Its control socket is below `folder`.
+    Its control socket is below `runtime`, or where this process's environment says.
 
     Leaving the context sends SIGTERM and checks that the exit status is 0.
     """
 
-    def __init__(self, folder: Path, toml: str) -> None:
+    def __init__(self, folder: Path, toml: str, runtime: Path | None = None) -> None:
+        self._runtime = runtime
         self._file = folder / "bearerd.toml"
         self._file.write_text("[listen]\nport = 0\n" + toml)
         self._file.chmod(0o600)
@@ -50,7 +51,7 @@ class RunningDaemon:
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=PIPE,
-            env=os.environ | {"XDG_RUNTIME_DIR": str(self._file.parent)},
+            env=os.environ | ({"XDG_RUNTIME_DIR": str(self._runtime)} if self._runtime else {}),
         )
         self._reader = asyncio.create_task(self._read())
         try:

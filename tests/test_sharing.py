@@ -103,7 +103,10 @@ async def share(
     async with OidcPeer(access_token_s=LIFETIME_S) as peer, ApiUpstream(peer.introspect) as api:
         toml = configure(folder, peer, api, await peer.mint_refresh_token())
         async with AsyncExitStack() as stack:
-            running = [await stack.enter_async_context(RunningDaemon(folder, toml)) for _ in range(daemons)]
+            running = [
+                await stack.enter_async_context(RunningDaemon(folder, toml, runtime=folder))
+                for _ in range(daemons)
+            ]
             end = time.monotonic() + expiries * (LIFETIME_S - WINDOW_S)
             party = Party(folder, peer, http, end, pause_s=loops / 10)  # so many interpreters start and end
             await asyncio.gather(
