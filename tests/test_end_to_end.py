@@ -137,9 +137,25 @@ async def test_a_thousand_calls_on_a_cold_start_cost_one_token_request(
         assert len((await peer.log()).requests) == 1
 
 
+class Promptness:
+    """How long refusals take. A busy machine may hold up one in a hundred; none may wait by rule."""
+
+    def __init__(self) -> None:
+        self._took_s: list[float] = []
+
+    def add(self, seconds: float) -> None:
+        self._took_s.append(seconds)
+
+    def check(self) -> None:
+        slow = [seconds for seconds in self._took_s if seconds >= 0.05]
+        assert len(slow) <= max(1, len(self._took_s) // 100), slow
+        assert all(seconds < 1.0 for seconds in slow)
+
+
 async def recovered(http: aiohttp.ClientSession, daemon: RunningDaemon, within_s: float) -> float:
     """Seconds until a call succeeds; each call before is refused at once with a time to come again."""
     started = time.monotonic()
+    refusals = Promptness()
     while time.monotonic() < started + within_s:
         called = time.monotonic()
         async with http.get(f"{daemon.url}/x") as response:
@@ -148,8 +164,9 @@ async def recovered(http: aiohttp.ClientSession, daemon: RunningDaemon, within_s
             break
         assert response.status == 503
         assert 1 <= int(response.headers["Retry-After"]) <= 30
-        assert time.monotonic() - called < 0.05
+        refusals.add(time.monotonic() - called)
         await asyncio.sleep(0.1)
+    refusals.check()
     return time.monotonic() - started
 
 
@@ -164,7 +181,7 @@ async def test_ten_lifetimes_without_a_token_endpoint(tmp_path: Path, http: aioh
             stopped = time.time()
             issued = (await peer.log()).requests[-1]
             assert issued.expires_at is not None
-            slowest_s = 0.0
+            refusals = Promptness()
             outcomes: list[tuple[float, int]] = []
             while time.time() < stopped + 10 * lifetime_s:
                 called = time.monotonic()
@@ -172,13 +189,13 @@ async def test_ten_lifetimes_without_a_token_endpoint(tmp_path: Path, http: aioh
                     await response.read()
                 if response.status == 503:
                     assert 1 <= int(response.headers["Retry-After"]) <= 30
-                    slowest_s = max(slowest_s, time.monotonic() - called)
+                    refusals.add(time.monotonic() - called)
                 outcomes.append((time.time(), response.status))
                 await asyncio.sleep(0.05)
             # The server's own expiry is in whole seconds, ours up to one second later.
             assert {status for at, status in outcomes if at < issued.expires_at} == {200}
             assert {status for at, status in outcomes if at > issued.at + lifetime_s + 0.2} == {503}
-            assert slowest_s < 0.05
+            refusals.check()
             await peer.pause(Pause.NONE)
             assert await recovered(http, daemon, within_s=30) < 30
 
