@@ -345,8 +345,8 @@ class TestFormats:
             assert await run(*asked, form, operation, stdin="x") == Ended(0, "", "")
 
     async def test_docker(self, asked: tuple[str | Path, ...]) -> None:
-        ended = await run(*asked, "docker-credential", "get", stdin="https://registry.example.com\n")
-        assert json.loads(ended.out)["ServerURL"] == "https://registry.example.com"
+        ended = await run(*asked, "docker-credential", "get", stdin="https://images.example.com\n")
+        assert json.loads(ended.out)["ServerURL"] == "https://images.example.com"
         assert json.loads(ended.out)["Secret"] == "the-token"
         assert await run(*asked, "docker-credential", "list") == Ended(0, "{}\n", "")
         nothing = await run(*asked, "docker-credential", "get")

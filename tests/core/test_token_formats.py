@@ -104,8 +104,8 @@ def test_git(attributes: dict[str, str], user: str) -> None:
 
 
 def test_docker() -> None:
-    assert json.loads(token_formats.format_docker(TOKEN, "https://registry.example.com")) == {
-        "ServerURL": "https://registry.example.com",
+    assert json.loads(token_formats.format_docker(TOKEN, "https://images.example.com")) == {
+        "ServerURL": "https://images.example.com",
         "Username": "oauth2accesstoken",
         "Secret": "canary-token",
     }
