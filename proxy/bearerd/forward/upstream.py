@@ -104,7 +104,6 @@ class _Connection(BaseProtocol):
         self._received = False
         self._sent = False
         self._with_body = True
-        self.used = False
         self.idle_since = 0.0
 
     @property
@@ -170,7 +169,6 @@ class _Connection(BaseProtocol):
         super().connection_lost(exc)
 
     def _begin(self, request: UpstreamRequest) -> None:
-        self.used = True
         self._keep = self._received = False
         self._sent = request.body is None
         self._with_body = request.method != "HEAD"
