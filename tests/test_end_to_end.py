@@ -82,11 +82,10 @@ async def test_sixty_seconds_of_ten_second_tokens(tmp_path: Path, http: aiohttp.
                 for prefix in ("service", "login"):
                     seen += await statuses(http, f"{daemon.url}/{prefix}/x", 10)
                 await asyncio.sleep(max(0.0, started + 1 - time.monotonic()))
-            log = daemon.log
         assert set(seen) == {200}
         assert seen[200] >= 1000
         assert api.unauthorized == 0
-        assert '"replayed": true' not in log
+        assert '"replayed": true' not in daemon.log
         requests = (await peer.log()).requests
         assert (await peer.log()).presented_twice == ()
         assert (await peer.log()).grants_revoked == 0
@@ -232,9 +231,9 @@ async def test_200_calls_refused_for_one_revoked_token(tmp_path: Path, http: aio
                 gate.revoked = api.calls[0].values(b"authorization")[0].removeprefix(b"Bearer ").decode()
                 await peer.revoke(gate.revoked)
                 assert await statuses(http, f"{daemon.url}/x", 200) == {200: 200}
-                log = daemon.log
             assert api.unauthorized == 200
-            assert log.count('"replayed": true') == 200
+            # Read once it has ended: an answer may be here before its line in the log.
+            assert daemon.log.count('"replayed": true') == 200
             assert len(bearers(api.calls)) == 2
             assert len((await peer.log()).requests) == 2
             assert (await peer.log()).presented_twice == ()

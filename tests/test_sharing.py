@@ -113,7 +113,7 @@ async def share(
                 *(party.call(daemon) for daemon in running),
                 *(party.ask("" if loop % 2 else "nowhere") for loop in range(loops)),
             )
-            replays = sum(daemon.log.count('"replayed": true') for daemon in running)
+        replays = sum(daemon.log.count('"replayed": true') for daemon in running)
         log = await peer.log()
         assert set(party.calls) == {200}
         assert set(party.tokens) == {"good"}
