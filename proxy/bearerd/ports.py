@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Literal, Protocol
 
+from bearerd.core.authorization import Transaction
+from bearerd.core.device import DeviceAuthorization
 from bearerd.core.failures import FailureNote
 from bearerd.core.lifecycle import Event, Failure, State
+from bearerd.core.metadata import Metadata
+from bearerd.core.redaction import Secret
 from bearerd.core.tokens import Granted, TokenSet, Tombstone
 
 
@@ -47,6 +51,34 @@ class TokenSource(Protocol):
 
     async def aclose(self) -> None:
         """Give up connections and processes."""
+        ...
+
+
+class AuthorizationServer(Protocol):
+    """What a login asks of an account's authorization server. Failures are values, as in `TokenSource`."""
+
+    async def describe(self) -> Metadata | Failure:
+        """Its endpoints: what the configuration names, and else what the issuer's metadata does."""
+        ...
+
+    async def redeem(self, code: Secret, transaction: Transaction) -> Granted | Failure:
+        """Exchange the code of a callback (RFC 6749 section 4.1.3), and check the ID token if one comes."""
+        ...
+
+    async def authorize_device(self) -> DeviceAuthorization | Failure:
+        """Begin a login on another device (RFC 8628 section 3.1)."""
+        ...
+
+    async def redeem_device(self, device: DeviceAuthorization) -> Granted | Failure:
+        """Ask once whether that login is done (section 3.4). `Failure.error` tells what to do if not."""
+        ...
+
+    async def revoke(self, token: Secret, kind: Literal["refresh_token", "access_token"]) -> str | None:
+        """Tell the server to forget `token` (RFC 7009). Why it has not, or None."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give up connections."""
         ...
 
 

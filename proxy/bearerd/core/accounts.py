@@ -7,8 +7,9 @@ from bearerd.core.redaction import Secret
 
 
 class Grant(StrEnum):
-    """OAuth grants that need nobody at the keyboard (RFC 6749 sections 4.4 and 6)."""
+    """How an account's first token comes about: by a person (RFC 6749 section 4.1), or by nobody (4.4 and 6)."""
 
+    AUTHORIZATION_CODE = "authorization_code"
     CLIENT_CREDENTIALS = "client_credentials"
     REFRESH_TOKEN = "refresh_token"  # noqa: S105  # the name of a grant
 
@@ -35,6 +36,23 @@ class OAuthSource:
     audience: str | None = None
     resource: str | None = None  # RFC 8707
     refresh_token: Secret | None = None  # what to begin with; spent once
+    authorization_endpoint: str | None = None
+    device_authorization_endpoint: str | None = None  # RFC 8628
+    revocation_endpoint: str | None = None  # RFC 7009
+    redirect_uri: str | None = None  # as registered, where the default one cannot be
+    login: bool = True  # False: nobody may log in here
+    authorization_params: tuple[tuple[str, str], ...] = ()  # what a provider wants beside the standard ones
+    ended_errors: tuple[str, ...] = ()  # what a provider says in place of invalid_grant
+
+    @property
+    def spends(self) -> bool:
+        """Whether its tokens are renewed by refresh tokens."""
+        return self.grant is not Grant.CLIENT_CREDENTIALS
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person may log in here."""
+        return self.grant is Grant.AUTHORIZATION_CODE and self.login
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,15 @@ DEFAULT_PORT = 6750  # the number of the RFC that defines Bearer tokens
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where clients connect. `hosts` are literal loopback addresses; port 0 lets the system choose."""
+    """Where clients connect. `hosts` are literal loopback addresses; port 0 lets the system choose.
+
+    `public_url` is what a browser reaches this daemon by, where that is another address: a container's published port.
+    """
 
     hosts: tuple[str, ...] = ("127.0.0.1", "::1")
     port: int = DEFAULT_PORT
     allowed_hosts: frozenset[str] = frozenset()  # further `Host` values, exact and lower case
+    public_url: str | None = None  # an origin, no path
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +65,4 @@ class Configuration:
     limits: Limits = field(default_factory=Limits)
     store: Store = field(default_factory=Store)
     log: Logging = field(default_factory=Logging)
+    on_login_needed: tuple[str, ...] = ()  # a program and its arguments, run when a call needs a login

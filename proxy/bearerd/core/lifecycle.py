@@ -24,11 +24,15 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A refresh that gave no token. `reason` is a sentence for people and holds no secret."""
+    """A request that gave no token. `reason` is a sentence for people and holds no secret.
+
+    `error` is the server's own word for it (RFC 6749 section 5.2), where it gave one.
+    """
 
     kind: FailureKind
     reason: str
     retry_after_s: float | None = None
+    error: str | None = None
 
 
 class Freshness(Enum):

@@ -14,8 +14,13 @@ _QUERY: Final = re.compile(r"[A-Za-z0-9._~%=&+/:@,-]*")  # no more of RFC 3986 t
 class Metadata:
     """The endpoints of an issuer the user configured; each passed `check_endpoint`."""
 
-    issuer: str
+    issuer: str | None
     token_endpoint: str
+    authorization_endpoint: str | None = None
+    device_authorization_endpoint: str | None = None
+    revocation_endpoint: str | None = None
+    iss_required: bool = False  # the server says that its callbacks name it (RFC 9207)
+    pkce: bool = True  # False where the server lists its methods and S256 is none of them
 
 
 class MetadataError(ValueError):

@@ -22,6 +22,7 @@ class Granted:
     expires_in_s: float | None = None
     refresh_token: Secret | None = None
     scope: str | None = None
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class TokenSet:
     `generation` is its identity: it rises by one with every token stored for the account, and
     "newer" means higher, never later. A set whose access token is empty is a login brought in
     as a bare refresh token; it is expired from the start. `origin` tells by a hash which refresh token that was.
+    `subject` is who has logged in, for people to read.
     """
 
     generation: int
@@ -40,6 +42,7 @@ class TokenSet:
     refresh_token: Secret | None = None
     scope: str | None = None
     origin: str | None = None
+    subject: str | None = None
 
     @property
     def lifetime_s(self) -> float:
@@ -69,6 +72,7 @@ def build_token_set(granted: Granted, previous: TokenSet | None, now: float) -> 
         refresh_token=granted.refresh_token or (previous.refresh_token if previous else None),
         scope=granted.scope or (previous.scope if previous else None),
         origin=previous.origin if previous else None,
+        subject=granted.subject or (previous.subject if previous else None),
     )
 
 
