@@ -9,6 +9,8 @@
     +-- TokenError             no token can be had
     |   +-- LoginRequired      a person must log in; exit code 4
     |   +-- TokenUnavailable   the token endpoint or source cannot give one now; retryable
+    +-- LoginFailed            a login came to nothing
+    |   +-- LoginRefused       a callback that led to no token request
     +-- StoreError             tokens cannot be read or kept; the text names the cure
     |   +-- RefreshLockTimeout another process holds the lock; it passes
     |   +-- StoreUnwritable    no room, a failing disk, a read-only file system: it may pass
@@ -51,6 +53,14 @@ class TokenUnavailable(TokenError):  # noqa: N818  # likewise
     def __init__(self, reason: str, retry_after_s: float) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+
+
+class LoginFailed(BearerdError):  # noqa: N818  # likewise
+    """A login came to nothing. The text says why, and what to do."""
+
+
+class LoginRefused(LoginFailed):
+    """A callback that is not of a login under way, or not of who began it. Nothing was asked of the server for it."""
 
 
 class StoreError(BearerdError):

@@ -5,8 +5,8 @@ Every decision is `core.lifecycle`'s; this module feeds it events and carries ou
 
 import asyncio
 import random
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from bearerd.core.lifecycle import (
     Active,
@@ -18,6 +18,8 @@ from bearerd.core.lifecycle import (
     Idle,
     InFlight,
     LoggedOut,
+    LoginFailed,
+    LoginStarted,
     NoToken,
     Policy,
     RefreshFailed,
@@ -50,7 +52,9 @@ from bearerd.core.redaction import Secret
 from bearerd.core.tokens import TokenSet, Tombstone, import_refresh_token
 from bearerd.errors import LoginRequired, StoreError, TokenUnavailable
 from bearerd.ports import Clock, Observer, Timer
-from bearerd.tokens.refresh import RefreshProtocol
+from bearerd.tokens.refresh import Redeem, RefreshProtocol, Wiped
+
+T = TypeVar("T")
 
 POLL_S: Final = 30.0  # the longest sleep: a suspended machine's timers cannot be trusted further
 SHORTEST_SLEEP_S: Final = 0.01  # an instant that is due by the timer and not yet by the clock
@@ -85,6 +89,7 @@ class TokenManager:
         self._waiters: set[asyncio.Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._adoption: asyncio.Task[None] | None = None
+        self._works: set[asyncio.Task[Any]] = set()
         self._timer: Timer | None = None
         self._started = asyncio.Event()
         self._closed = False
@@ -117,7 +122,7 @@ class TokenManager:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [task for task in (self._task, self._adoption) if task is not None]
+        tasks = [task for task in (self._task, self._adoption, *self._works) if task is not None]
         if tasks:
             await asyncio.wait(tasks)
         await self._protocol.aclose()
@@ -158,6 +163,46 @@ class TokenManager:
         Raises TokenUnavailable and LoginRequired.
         """
         return await self._settle(lambda: self._decide_replay(rejected))
+
+    def login_started(self) -> None:
+        """A person has begun to log in. A token that is good goes on being used."""
+        self._dispatch(LoginStarted())
+
+    def login_failed(self, reason: str) -> None:
+        """The login under way came to nothing; what was in force before still is."""
+        self._dispatch(LoginFailed(reason))
+
+    async def login(self, redeem: Redeem) -> TokenSet | Failure:
+        """Put the tokens to use that `redeem` gives, once they are in the store. Runs on if its caller is cancelled."""
+        await self._started.wait()
+        return await asyncio.shield(self._begin(self._login(redeem)))
+
+    async def logout(self) -> Wiped:
+        """No token from now on. What is left of a refresh in flight is waited for, and wiped too.
+
+        Runs on if its caller is cancelled.
+        """
+        await self._started.wait()
+        self._dispatch(LoggedOut())
+        return await asyncio.shield(self._begin(self._logout()))
+
+    async def _login(self, redeem: Redeem) -> TokenSet | Failure:
+        outcome = await self._protocol.login(redeem, generation_of(self._state))
+        if isinstance(outcome, TokenSet):
+            self._dispatch(TokenStored(outcome, self._draw()))
+        return outcome
+
+    async def _logout(self) -> Wiped:
+        wiped = await self._protocol.logout(generation_of(self._state))
+        self._dispatch(LoggedOut(wiped.generation))
+        return wiped
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that `aclose` waits for."""
+        task = asyncio.create_task(work)
+        self._works.add(task)
+        task.add_done_callback(self._works.discard)
+        return task
 
     def _decide_call(self, min_valid_s: float) -> Verdict:
         self._dispatch(Ticked())

@@ -2,8 +2,9 @@
 
 import asyncio
 import secrets
-from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 
 from bearerd import failpoints
 from bearerd.core.failures import FailureNote, build_mark, build_note, explain, heed
@@ -16,9 +17,21 @@ SAME_TOKEN = Failure(FailureKind.TRANSIENT, "the source gave the very token agai
 _FIRST_SAVE_S = 0.5
 _LONGEST_SAVE_S = 10.0
 
+Redeem = Callable[[], Awaitable[Granted | Failure]]
+"""Exchanges what a login gave for tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wiped:
+    """What a logout left: the tombstone's generation, the tokens to revoke, and why the store still has them, if so."""
+
+    generation: int
+    last: TokenSet | None
+    problem: str | None = None
+
 
 class RefreshProtocol:
-    """The ports of one account. `run` is called by the manager alone, once at a time.
+    """The ports of one account, for its manager alone.
 
     A rotated pair that cannot be saved is used and kept here, **with the lock**, until it has been saved: no other
     process may spend the refresh token that it replaced.
@@ -42,6 +55,7 @@ class RefreshProtocol:
         self._observer = observer
         self._stays = stays
         self._author = secrets.token_hex(8)
+        self._turn = asyncio.Lock()
         self._unsaved: TokenSet | None = None
         self._held = AsyncExitStack()
         self._alarmed = False
@@ -57,20 +71,68 @@ class RefreshProtocol:
         a refresh can no longer be put off where the store cannot be written.
         """
         try:
-            async with AsyncExitStack() as stack:
-                await self._end_saver()
-                if self._unsaved is None:
-                    await stack.enter_async_context(self._lock.hold())
-                else:
-                    await stack.enter_async_context(self._held.pop_all())
+            async with self._alone():
                 outcome = await self._renew(have, rejected=rejected, urgent=urgent)
-                if self._unsaved is not None:
-                    self._held = stack.pop_all()
-                    self._saver = asyncio.create_task(self._save_at_last())
                 failpoints.reach("before_unlock")
                 return outcome
         except StoreError as problem:
             return Failure(FailureKind.TRANSIENT, str(problem))
+
+    async def login(self, redeem: Redeem, known: int) -> TokenSet | Failure:
+        """What `redeem` gives, saved above every generation there is; `known` is the last that this process knows of.
+
+        What could not be kept is not asked for. Nothing is taken over from the login before.
+        """
+        try:
+            async with self._alone():
+                stored = await self.store.load()
+                unwritable = await self._preflight(urgent=True)
+                if unwritable is not None:
+                    return unwritable
+                granted = await redeem()
+                if isinstance(granted, Failure):
+                    return granted
+                generation = self._above(stored, known)
+                origin = stored.origin if stored else None
+                token = build_token_set(granted, None, self.clock.wall())
+                return await self._keep(replace(token, generation=generation, origin=origin))
+        except StoreError as problem:
+            return Failure(FailureKind.TRANSIENT, str(problem))
+
+    async def logout(self, known: int) -> Wiped:
+        """Forget every token, of the store too, in a way that no other process can undo."""
+        last = self._unsaved
+        try:
+            async with self._alone():
+                stored = await self.store.load()
+                last = self._unsaved or (stored if isinstance(stored, TokenSet) else None)
+                origin = stored.origin if stored else None
+                tombstone = Tombstone(self._above(stored, known), origin)
+                self._unsaved = None
+                await self.store.save(tombstone)
+                return Wiped(tombstone.generation, last)
+        except StoreError as problem:
+            return Wiped(known, last, str(problem))
+
+    def _above(self, stored: TokenSet | Tombstone | None, known: int) -> int:
+        unsaved = self._unsaved.generation if self._unsaved else 0
+        return max(known, unsaved, stored.generation if stored else 0) + 1
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """The lock, and one task of this process at a time. It is kept beyond the end with a pair that is not saved."""
+        async with self._turn, AsyncExitStack() as stack:
+            await self._end_saver()
+            if self._unsaved is None:
+                await stack.enter_async_context(self._lock.hold())
+            else:
+                await stack.enter_async_context(self._held.pop_all())
+            try:
+                yield
+            finally:
+                if self._unsaved is not None:
+                    self._held = stack.pop_all()
+                    self._saver = asyncio.create_task(self._save_at_last())
 
     async def aclose(self) -> None:
         """Give up the source, and a pair that could not be saved, after one last attempt."""
