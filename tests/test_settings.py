@@ -337,39 +337,16 @@ def test_the_source_of_the_key_is_told_by_the_other_keys(folder: Path, text: str
     }.items()
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
-        KEY_TEXT,
-        KEY_TEXT.rstrip("="),
-        base64.urlsafe_b64encode(KEY).decode(),
-        base64.urlsafe_b64encode(KEY).decode().rstrip("="),
-        KEY.hex(),
-        KEY.hex().upper(),
-    ],
-)
+@pytest.mark.parametrize("written", [KEY_TEXT.rstrip("="), f" {KEY_TEXT} ", KEY.hex()])
 def test_however_a_key_is_written_it_is_the_same(folder: Path, written: str) -> None:
+    """All the ways are the core's to know."""
     assert store_of(folder, f'key_secret = "{written}"\n').key_secret == Secret(KEY_TEXT)
     assert store_of(folder, "", {"BEARERD_STORE__KEY_SECRET": written}).key_secret == Secret(KEY_TEXT)
     (folder / "key").write_text(written + "\r\n")
     assert store_of(folder, 'key_secret_file = "key"\n').key_secret == Secret(KEY_TEXT)
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
-        "canary",
-        base64.b64encode(bytes(31)).decode(),
-        base64.b64encode(bytes(33)).decode(),
-        base64.b64encode(bytes(64)).decode(),
-        KEY_TEXT + "=",
-        " " + KEY_TEXT,
-        KEY_TEXT.replace("/", ":"),
-        bytes(31).hex(),
-        bytes(33).hex(),
-        "x" * 64,
-    ],
-)
+@pytest.mark.parametrize("written", ["canary", KEY_TEXT[:-4], bytes(33).hex()])
 def test_bad_keys(folder: Path, written: str) -> None:
     problem = "is not a key of 32 bytes in base64; make one with: openssl rand -base64 32"
     assert refuse(folder, STORE + f'key_secret = "{written}"\n') == f"store.key_secret: {problem}"

@@ -11,9 +11,8 @@ from click.testing import CliRunner, Result
 from bearerd.cli import main
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import TokenSet
-from bearerd.core.vault import build_key, seal
+from bearerd.core.vault import build_key, parse_key, seal
 from bearerd.settings import load
-from bearerd.stores.keys import parse_key
 from bearerd.stores.rekey import identity_of
 from bearerd.stores.vault import VaultFolder
 

@@ -1,5 +1,7 @@
 """The vault format: what opens, and what does not."""
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,8 @@ from bearerd.core.vault import (
     VaultError,
     build_identity,
     build_key,
+    encode_key,
+    parse_key,
     seal,
     unseal,
 )
@@ -23,6 +27,9 @@ KEY = build_key(bytes(range(32)))
 OTHER = build_key(bytes(32))
 WORK = Identity("work", "0123456789abcdef")
 NONCE = b"n" * 12
+RAW = bytes(range(224, 256))  # its base64 has both characters in which the alphabets differ
+ODD = build_key(RAW)
+STANDARD = base64.b64encode(RAW).decode()
 TOKEN = TokenSet(7, Secret("access"), 1000.0, 2000.5, Secret("refresh"), "read write")
 
 TEXTS = st.text(min_size=1).map(Secret)
@@ -99,6 +106,52 @@ def test_a_key_shows_nothing_of_itself() -> None:
     assert KEY.id != OTHER.id
     with pytest.raises(ValueError, match="has 31 bytes; a key has 32"):
         build_key(bytes(31))
+
+
+class TestKeyText:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            STANDARD,
+            STANDARD.rstrip("="),
+            base64.urlsafe_b64encode(RAW).decode(),
+            base64.urlsafe_b64encode(RAW).decode().rstrip("="),
+            RAW.hex(),
+            RAW.hex().upper(),
+            f"  {STANDARD}\r\n",
+        ],
+    )
+    def test_each_way_to_write_a_key(self, text: str) -> None:
+        assert parse_key(text) == ODD
+
+    def test_the_two_alphabets_differ_in_it(self) -> None:
+        assert set(STANDARD) > {"+", "/"}
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "a",
+            "a password",
+            STANDARD[:-4],
+            f"{STANDARD}=",
+            STANDARD.replace("/", ":"),
+            "A" * 63,
+            "g" * 64,
+            base64.b64encode(RAW[:-1]).decode(),
+            base64.b64encode(RAW + b"x").decode(),
+            base64.b64encode(RAW * 2).decode(),
+            f"{STANDARD[:20]}\n{STANDARD[20:]}",
+            "\u00e9" * 43,
+            "\u0661" * 64,
+        ],
+    )
+    def test_what_is_no_key(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"^is not a key of 32 bytes in base64; make one with: \S"):
+            parse_key(text)
+
+    def test_it_comes_out_in_one_spelling(self) -> None:
+        assert encode_key(ODD) == STANDARD
 
 
 class TestIdentity:

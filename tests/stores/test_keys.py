@@ -14,9 +14,9 @@ import pytest
 
 from bearerd.core.configuration import Store
 from bearerd.core.redaction import Secret
-from bearerd.core.vault import Key, build_key
+from bearerd.core.vault import Key, build_key, parse_key
 from bearerd.errors import StoreError
-from bearerd.stores.keys import KeyFile, _make, load_key, parse_key
+from bearerd.stores.keys import KeyFile, _make, load_key
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder
 
@@ -69,47 +69,6 @@ def umask(mask: int) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
-
-
-class TestText:
-    @pytest.mark.parametrize(
-        "text",
-        [
-            STANDARD,
-            STANDARD.rstrip("="),
-            base64.urlsafe_b64encode(RAW).decode(),
-            base64.urlsafe_b64encode(RAW).decode().rstrip("="),
-            RAW.hex(),
-            RAW.hex().upper(),
-            f"  {STANDARD}\n",
-        ],
-    )
-    def test_each_way_to_write_a_key(self, text: str) -> None:
-        assert parse_key(text) == KEY
-
-    def test_the_two_alphabets_differ_in_it(self) -> None:
-        assert set(STANDARD) > {"+", "/"}
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "",
-            "a",
-            "a password",
-            STANDARD[:-4],
-            "A" * 63,
-            "g" * 64,
-            base64.b64encode(RAW[:-1]).decode(),
-            base64.b64encode(RAW + b"x").decode(),
-            base64.b64encode(RAW * 2).decode(),
-            f"{STANDARD[:20]}\n{STANDARD[20:]}",
-            "\u00e9" * 43,
-            "\u0661" * 64,
-        ],
-    )
-    def test_what_is_no_key(self, text: str) -> None:
-        with pytest.raises(ValueError):  # noqa: PT011  # several texts, none of which is shown
-            parse_key(text)
 
 
 class TestSecret:

@@ -17,9 +17,8 @@ import pytest
 from bearerd.core.configuration import Store
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import TokenSet, Tombstone
-from bearerd.core.vault import Identity, Key, OtherKey, build_key, seal, unseal
+from bearerd.core.vault import Identity, Key, OtherKey, build_key, parse_key, seal, unseal
 from bearerd.errors import RefreshLockTimeout, StoreError, StoreUnwritable
-from bearerd.stores.keys import parse_key
 from bearerd.stores.rekey import Plan, Rekeyed, identity_of, plan_files, rekey
 from bearerd.stores.vault import VaultFolder, VaultStore
 from contract import FIRST, SECOND

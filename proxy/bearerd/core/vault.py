@@ -8,8 +8,10 @@ The associated data is everything before the nonce, the account's name and its i
 copied to another account, does not open.
 """
 
+import base64
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -27,6 +29,9 @@ KEY_ID_BYTES: Final = 8
 NONCE_BYTES: Final = 12
 _HEADER_BYTES: Final = len(MAGIC) + 1 + KEY_ID_BYTES
 SIZE_LIMIT: Final = 1 << 20  # bytes of a file that are read at all
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{43}=?")
+_URL_SAFE: Final = str.maketrans("+/", "-_")
+_HEX: Final = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 class VaultError(ValueError):
@@ -70,6 +75,24 @@ def build_key(value: bytes) -> Key:
     if len(value) != KEY_BYTES:
         raise ValueError(f"has {len(value)} bytes; a key has {KEY_BYTES}")
     return Key(hashlib.sha256(b"bearerd key id\n" + value).digest()[:KEY_ID_BYTES], Secret(value.hex()))
+
+
+def parse_key(text: str) -> Key:
+    """A key as it is written wherever one is: base64 of either alphabet, padded or not, or 64 hexadecimal digits.
+
+    White space around it counts for nothing. Raises ValueError with the problem and its cure, and nothing of the text.
+    """
+    text = text.strip()
+    if _HEX.fullmatch(text):
+        return build_key(bytes.fromhex(text))
+    if _BASE64.fullmatch(text):
+        return build_key(base64.urlsafe_b64decode(text[:43].translate(_URL_SAFE) + "="))
+    raise ValueError("is not a key of 32 bytes in base64; make one with: openssl rand -base64 32")
+
+
+def encode_key(key: Key) -> str:
+    """In standard base64, padded."""
+    return base64.b64encode(key.raw).decode()
 
 
 def build_identity(account: str, source: Source) -> Identity:

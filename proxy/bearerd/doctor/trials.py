@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from bearerd.core.configuration import Store
-from bearerd.core.vault import Key
+from bearerd.core.vault import Key, parse_key
 from bearerd.doctor.findings import Finding, KeyRead, Level, finding_of
 from bearerd.doctor.sight import Kind, Seen, Sight, look_at
 from bearerd.errors import StoreError
-from bearerd.stores.keys import load_key, parse_key
+from bearerd.stores.keys import load_key
 from bearerd.stores.vault import VaultFolder
 
 LOCK_S: Final = 1.0

@@ -1,6 +1,5 @@
 """Values as people write them. Every function raises ValueError with the problem and its cure, never the secret part."""
 
-import base64
 import math
 import re
 from ipaddress import ip_address
@@ -11,6 +10,8 @@ from bearerd.core.grants import parse_token
 from bearerd.core.metadata import check_endpoint
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import parse_origin
+from bearerd.core.vault import encode_key
+from bearerd.core.vault import parse_key as parse_vault_key
 
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h)?")
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -32,9 +33,6 @@ _AUTHORITY: Final = re.compile(
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 appendix A.4
 _SECRET: Final = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendices A.2 and A.17
 _URI: Final = re.compile(r"[\x21\x22\x24-\x7e]+")  # visible ASCII but the fragment's mark
-_KEY_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{43}=?")
-_URL_SAFE: Final = str.maketrans("+/", "-_")
-_KEY_HEX: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _DESCRIPTOR: Final = re.compile(r"fd:[0-9]{1,9}")
 
 
@@ -154,15 +152,8 @@ def parse_access_token(value: object) -> Secret:
 
 
 def parse_key(value: object) -> Secret:
-    """A key of 32 bytes, in base64 of either alphabet or in hexadecimal. It comes out in standard base64, padded."""
-    text = parse_secret(value).reveal()
-    if _KEY_HEX.fullmatch(text):
-        key = bytes.fromhex(text)
-    elif _KEY_BASE64.fullmatch(text):
-        key = base64.urlsafe_b64decode(text[:43].translate(_URL_SAFE) + "=")
-    else:
-        raise ValueError("is not a key of 32 bytes in base64; make one with: openssl rand -base64 32")
-    return Secret(base64.b64encode(key).decode())
+    """The vault's key as the configuration has it: one text for one key, however it was written."""
+    return Secret(encode_key(parse_vault_key(parse_secret(value).reveal())))
 
 
 def parse_path(value: str) -> str:

@@ -5,7 +5,6 @@ once it has been read back.
 """
 
 import asyncio
-import base64
 import errno
 import json
 import os
@@ -19,7 +18,7 @@ from typing import Final, Protocol, cast
 
 from bearerd.core.configuration import Store
 from bearerd.core.redaction import Secret
-from bearerd.core.vault import KEY_BYTES, Key, build_key
+from bearerd.core.vault import KEY_BYTES, Key, build_key, encode_key, parse_key
 from bearerd.errors import StoreError
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder
@@ -51,23 +50,13 @@ async def load_key(settings: Store, folder: VaultFolder, *, create: bool) -> Key
     return key
 
 
-def parse_key(text: str) -> Key:
-    """Base64 of either alphabet, padded or not, or 64 hexadecimal digits. Raises ValueError."""
-    text = text.strip()
-    if len(text) == 2 * KEY_BYTES:
-        return build_key(bytes.fromhex(text))
-    standard = text.rstrip("=").translate(str.maketrans("-_", "+/"))
-    return build_key(base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True))
-
-
 def _configured(secret: Secret | None) -> Key:
-    cure = "make one with: openssl rand -base64 32"
     if not secret:
-        raise StoreError(f"store.key_secret is not set; {cure}")
+        raise StoreError("store.key_secret is not set; make one with: openssl rand -base64 32")
     try:
         return parse_key(secret.reveal())
-    except ValueError:
-        raise StoreError(f"store.key_secret is no base64 of exactly {KEY_BYTES} bytes; {cure}") from None
+    except ValueError as problem:
+        raise StoreError(f"store.key_secret {problem}") from None
 
 
 class _Place(Protocol):
@@ -112,10 +101,6 @@ async def _make(place: _Place) -> Key:
     if await place.read() != key:
         raise StoreError(f"{place} did not give back the key it was given; {WAYS_OUT}")
     return key
-
-
-def _encode(key: Key) -> str:
-    return base64.b64encode(key.raw).decode()
 
 
 class KeyFile:
@@ -165,7 +150,7 @@ class KeyFile:
         except OSError as exc:
             raise self._unusable(exc) from None
         try:
-            _fill(file, f"{_encode(key)}\n".encode())
+            _fill(file, f"{encode_key(key)}\n".encode())
             _sync_folder(self._path.parent)
         except OSError as exc:
             self._path.unlink()  # it is ours, and no key yet
@@ -222,7 +207,7 @@ class Keychain:
             ) from None
 
     async def write(self, key: Key) -> None:
-        await self._ask("set", value=_encode(key))
+        await self._ask("set", value=encode_key(key))
 
     async def _ask(self, action: str, **value: str) -> str | None:
         request = json.dumps({"service": SERVICE, "user": self._user, **value}).encode() + b"\n"
