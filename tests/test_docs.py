@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from bearerd.settings import load
 from bearerd.settings.model import NAMED, SINGLE
-from bearerd.settings.sources import CONFIG_VARIABLE, UPSTREAM_VARIABLE, variable_name
+from bearerd.settings.sources import CONFIG_VARIABLE, HOOK_VARIABLES, UPSTREAM_VARIABLE, variable_name
 from bearerd.settings.values import parse_duration, parse_size
 
 PROJECT = Path(__file__).parent.parent
@@ -23,6 +23,7 @@ HEADINGS = {
     "routes": '[routes."/prefix/"]',
     "limits": "[limits]",
     "store": "[store]",
+    "hooks": "[hooks]",
     "log": "[log]",
 }
 KEYS_OF_THE_KEY = {"key_source", "key_file", "key_secret_file"}
@@ -70,7 +71,7 @@ def test_documented_defaults_are_the_real_ones(section: str, key: str) -> None:
 def test_variables_in_the_document_exist() -> None:
     known = {variable_of(section, key) for section, key in SETTINGS}
     known |= {name.replace("__NAME__", "__WORK__") for name in known}
-    known |= {CONFIG_VARIABLE, UPSTREAM_VARIABLE, "BEARERD_", "BEARERD_SERVICE_HOST"}
+    known |= HOOK_VARIABLES | {CONFIG_VARIABLE, UPSTREAM_VARIABLE, "BEARERD_", "BEARERD_SERVICE_HOST"}
     assert set(re.findall(r"BEARERD_[\w/]*", DOCUMENT)) <= known
 
 
@@ -102,9 +103,9 @@ def test_the_example_loads_with_everything_taken_in(folder: Path, key: str) -> N
     """But for what excludes it, and for the secret that belongs in a file of its own."""
     excluded = KEYS_OF_THE_KEY - {key}
     text = re.sub(r"(?m)^#(?! )", "", EXAMPLE)
-    text = re.sub(rf"(?m)^(?=({'|'.join(excluded)}|token_endpoint) )", "# ", text)
+    text = re.sub(rf"(?m)^(?=({'|'.join(excluded)}) |token_endpoint .*in place of)", "# ", text)
     found = load_text(folder, text)
-    assert {"work", "personal", "cloud", "workload"} <= found
+    assert {"work", "me", "explicit", "personal", "cloud", "workload"} <= found
     expected = {f"{section}.{key}" for section, key in SETTINGS if section in SINGLE}
     assert expected - {f"store.{name}" for name in excluded} - {"store.key_secret"} <= found
 

@@ -564,17 +564,17 @@ BAD: dict[str, tuple[str, str]] = {
         "limits.replay_body: is more than limits.replay_total; make it smaller, or that one larger",
     ),
     "no grant": (
-        '[accounts.work]\nissuer = "https://x"\nclient_id = "x"\n' + ROOT,
+        '[accounts.work]\nclient_id = "x"\n' + ROOT,
         (
-            "accounts.work.grant: is missing; write one of client_credentials, refresh_token, command, file, static "
-            "(interactive login is not in this version yet)"
+            "accounts.work.grant: is missing; set issuer for a login by browser, or write one of "
+            "authorization_code, client_credentials, refresh_token, command, file, static"
         ),
     ),
     "grant": (
         CLIENT.replace("client_credentials", "client_credential") + SECRET + ROOT,
         (
-            "accounts.work.grant: is not one of client_credentials, refresh_token, command, file, static; "
-            "did you mean 'client_credentials'?"
+            "accounts.work.grant: is not one of authorization_code, client_credentials, refresh_token, "
+            "command, file, static; did you mean 'client_credentials'?"
         ),
     ),
     "two tokens": (

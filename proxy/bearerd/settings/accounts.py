@@ -20,7 +20,7 @@ from bearerd.settings.model import AccountTable, GrantName
 from bearerd.settings.sources import reason
 from bearerd.settings.values import is_descriptor
 
-_OAUTH_KEYS: Final = frozenset(
+_CLIENT_KEYS: Final = frozenset(
     {
         "issuer",
         "token_endpoint",
@@ -33,9 +33,18 @@ _OAUTH_KEYS: Final = frozenset(
         "resource",
     }
 )
+_SPENDING_KEYS: Final = _CLIENT_KEYS | {"revocation_endpoint", "ended_errors"}
+_LOGIN_KEYS: Final = _SPENDING_KEYS | {
+    "authorization_endpoint",
+    "device_authorization_endpoint",
+    "authorization_params",
+    "redirect_uri",
+    "login",
+}
 KEYS: Final = {
-    "client_credentials": _OAUTH_KEYS,
-    "refresh_token": _OAUTH_KEYS | {"refresh_token", "refresh_token_file"},
+    "authorization_code": _LOGIN_KEYS,
+    "client_credentials": _CLIENT_KEYS,
+    "refresh_token": _SPENDING_KEYS | {"refresh_token", "refresh_token_file"},
     "command": frozenset({"command", "command_timeout"}),
     "file": frozenset({"token_file"}),
     "static": frozenset({"token"}),
@@ -47,16 +56,20 @@ _TELLING: Final[dict[str, GrantName]] = {
     "token": "static",
     "refresh_token": "refresh_token",
     "refresh_token_file": "refresh_token",
+    # What only a login needs comes last: it may stand beside a token that somebody has brought.
+    "issuer": "authorization_code",
+    "authorization_endpoint": "authorization_code",
+    "device_authorization_endpoint": "authorization_code",
+    "token_endpoint": "authorization_code",
 }
+_OAUTH_GRANTS: Final = {"authorization_code", "client_credentials", "refresh_token"}
 _EITHER: Final = (
     ("issuer", "token_endpoint"),
     ("client_secret", "client_secret_file"),
     ("refresh_token", "refresh_token_file"),
     ("token", "token_file"),
 )
-_MISSING_GRANT: Final = (
-    f"is missing; write one of {', '.join(KEYS)} (interactive login is not in this version yet)"
-)
+_MISSING_GRANT: Final = f"is missing; set issuer for a login by browser, or write one of {', '.join(KEYS)}"
 
 
 def settle(table: AccountTable) -> AccountTable:
@@ -65,7 +78,7 @@ def settle(table: AccountTable) -> AccountTable:
         (grant for key, grant in _TELLING.items() if key in table.model_fields_set), None
     )
     auth = table.client_auth
-    if auth is None and grant in {"client_credentials", "refresh_token"}:
+    if auth is None and grant in _OAUTH_GRANTS:
         auth = "client_secret_basic" if _has_secret(table) else "none"
     return table.model_copy(update={"grant": grant, "client_auth": auth})
 
@@ -92,15 +105,35 @@ def _check_keys(given: set[str], grant: str) -> Iterator[Problem]:
 
 def _check_client(table: AccountTable, settled: AccountTable) -> Iterator[Problem]:
     """The rules of the grants that ask a token endpoint."""
-    if settled.grant not in {"client_credentials", "refresh_token"}:
+    if settled.grant not in _OAUTH_GRANTS:
         return
-    if not table.issuer and not table.token_endpoint:
-        yield "issuer", "is missing; set it, or token_endpoint where the server has no metadata"
+    yield from _check_login(table) if settled.grant == "authorization_code" else _check_server(table)
     if not table.client_id:
         yield "client_id", "is missing; set it to what the authorization server calls this client"
     if settled.grant == "refresh_token" and not (table.refresh_token or table.refresh_token_file):
         yield "refresh_token", "is missing; set it or refresh_token_file"
     yield from _check_secret(table, settled)
+
+
+def _check_server(table: AccountTable) -> Iterator[Problem]:
+    if not table.issuer and not table.token_endpoint:
+        yield "issuer", "is missing; set it, or token_endpoint where the server has no metadata"
+
+
+def _check_login(table: AccountTable) -> Iterator[Problem]:
+    """Who may not log in here needs no place to do so: another bearerd fills the vault."""
+    if table.issuer:
+        return
+    begins = table.authorization_endpoint or table.device_authorization_endpoint
+    if not table.token_endpoint and not begins:
+        yield "issuer", "is missing; set it, or the endpoints where the server has no metadata"
+    elif not table.token_endpoint:
+        yield "token_endpoint", "is missing; set it, or issuer in place of the endpoints"
+    elif table.login and not begins:
+        yield (
+            "authorization_endpoint",
+            "is missing; set it or device_authorization_endpoint, or choose another grant",
+        )
 
 
 def _check_secret(table: AccountTable, settled: AccountTable) -> Iterator[Problem]:
@@ -143,6 +176,13 @@ def _build_source(table: AccountTable, path_of: PathOf) -> Source:
         resource=table.resource,
         refresh_token=table.refresh_token
         or load_secret("refresh_token_file", table.refresh_token_file, path_of),
+        authorization_endpoint=table.authorization_endpoint,
+        device_authorization_endpoint=table.device_authorization_endpoint,
+        revocation_endpoint=table.revocation_endpoint,
+        redirect_uri=table.redirect_uri,
+        login=table.login,
+        authorization_params=tuple(table.authorization_params.items()),
+        ended_errors=tuple(table.ended_errors),
     )
 
 

@@ -10,19 +10,21 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from bearerd.core.accounts import Account, Grant, OAuthSource
+from bearerd.core.accounts import Account, OAuthSource
 from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
 from bearerd.core.redaction import MASK, Secret
-from bearerd.core.targets import Route, parse_route, sort_routes
+from bearerd.core.targets import Route, parse_origin, parse_route, sort_routes
 from bearerd.settings.accounts import KEYS, build_account, check_account, settle
 from bearerd.settings.files import Invalid, PathOf, Problem
-from bearerd.settings.model import NAMED, SINGLE, AccountTable, RouteTable, Settings, StoreTable
+from bearerd.settings.model import NAMED, SINGLE, AccountTable, ListenTable, RouteTable, Settings, StoreTable
 from bearerd.settings.problems import Problems, describe, setting_name, suggest
 from bearerd.settings.sources import SettingPath, Values, build_tree, is_table
 from bearerd.settings.store import build_store, check_store, settle_store, used_keys
 
 _SECRET_KEYS: Final = frozenset({"client_secret", "key_secret", "refresh_token", "token"})
 _Built = TypeVar("_Built")
+_ARGV_KEYS: Final = frozenset({"command", "on_login_needed"})
+_CALLBACK_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})  # RFC 8252 sections 7.3 and 8.3
 _ACCOUNT_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]|_(?!_))*")
 
 
@@ -73,6 +75,9 @@ def build_configuration(
     accounts: dict[str, Account] = {}
     for name, table in settings.accounts.items():
         accounts |= _build_account(name, table, settled.accounts[name], values, problems)
+        text = _check_redirect(table.redirect_uri, settings.listen.public_url)
+        if text is not None:
+            problems.add(_name(("accounts", name, "redirect_uri"), values), text)
     routes = _build_routes(settled, values, problems)
     limits = Limits(settings.limits.replay_body, settings.limits.replay_total)
     if limits.replay_body > limits.replay_total:
@@ -84,12 +89,30 @@ def build_configuration(
     return Configuration(
         accounts=accounts,
         routes=sort_routes(routes),
-        listen=Listen(
-            tuple(settings.listen.hosts), settings.listen.port, frozenset(settings.listen.allowed_hosts)
-        ),
+        listen=_build_listen(settings.listen),
         limits=limits,
         store=store or Store(),
         log=Logging(settings.log.level, settings.log.format, settings.log.access),
+        on_login_needed=tuple(settings.hooks.on_login_needed),
+    )
+
+
+def _build_listen(table: ListenTable) -> Listen:
+    return Listen(tuple(table.hosts), table.port, frozenset(table.allowed_hosts), table.public_url)
+
+
+def _check_redirect(uri: str | None, public_url: str | None) -> str | None:
+    """What is wrong with a redirect URI, or None: a code goes to this machine or to where we say we are."""
+    if uri is None:
+        return None
+    origin, _ = parse_origin(uri)
+    if str(origin) == public_url or (origin.scheme == "http" and origin.host in _CALLBACK_HOSTS):
+        return None
+    if origin.host in _CALLBACK_HOSTS:
+        return "is https, which nothing speaks here; use http, or set listen.public_url to its origin"
+    return (
+        "leads to another machine; use http and 127.0.0.1, [::1] or localhost, "
+        "or set listen.public_url to its origin"
     )
 
 
@@ -166,7 +189,7 @@ def list_settings(settled: Settings, values: Values) -> Iterator[Setting]:
         yield _setting(path, value, values)
     for name, account in settled.accounts.items():
         for key, value in account:
-            if key == "grant" or (key in KEYS[str(account.grant)] and value not in (None, [])):
+            if key == "grant" or (key in KEYS[str(account.grant)] and value not in (None, [], {})):
                 yield _setting(("accounts", name, key), value, values)
     for prefix, route in settled.routes.items():
         for key, value in route:
@@ -190,7 +213,7 @@ def _shown(path: SettingPath, value: object) -> object:
     """Secrets masked. So is every word of a command but its first: they are written there all too often."""
     if isinstance(value, Secret):
         return MASK
-    if path[-1] == "command" and isinstance(value, list):
+    if path[-1] in _ARGV_KEYS and isinstance(value, list) and value:
         first, *rest = (word for part in value for word in part.split())
         return [first, *(MASK for _ in rest)]
     return value
@@ -217,7 +240,7 @@ def list_warnings(configuration: Configuration, values: Values) -> Iterator[str]
 def _list_losses(accounts: Mapping[str, Account]) -> Iterator[str]:
     """The accounts that cannot go on after a restart without a vault."""
     for name, account in accounts.items():
-        if isinstance(account.source, OAuthSource) and account.source.grant is Grant.REFRESH_TOKEN:
+        if isinstance(account.source, OAuthSource) and account.source.spends:
             yield (
                 f"{setting_name(('accounts', name))}: loses its login when bearerd ends, for its refresh token is "
                 'single-use and store.kind is "memory"; use a vault'

@@ -16,9 +16,13 @@ from bearerd.settings.values import (
     parse_authority,
     parse_duration,
     parse_endpoint,
+    parse_error_code,
     parse_key,
     parse_loopback,
+    parse_parameters,
     parse_path,
+    parse_public_url,
+    parse_redirect_uri,
     parse_resource,
     parse_scope,
     parse_secret,
@@ -27,7 +31,7 @@ from bearerd.settings.values import (
     parse_upstream,
 )
 
-GrantName = Literal["client_credentials", "refresh_token", "command", "file", "static"]
+GrantName = Literal["authorization_code", "client_credentials", "refresh_token", "command", "file", "static"]
 ClientAuthName = Literal["client_secret_basic", "client_secret_post", "none"]
 KeySourceName = Literal["auto", "keychain", "file", "secret"]
 
@@ -59,6 +63,7 @@ class ListenTable(Table):
     port: int = Field(_LISTEN.port, ge=0, le=65535)
     hosts: list[Annotated[str, AfterValidator(parse_loopback)]] = Field(list(_LISTEN.hosts), min_length=1)
     allowed_hosts: list[Annotated[str, AfterValidator(parse_authority)]] = []
+    public_url: Annotated[Text, AfterValidator(parse_public_url)] | None = None
 
 
 class AccountTable(Table):
@@ -67,6 +72,9 @@ class AccountTable(Table):
     grant: GrantName | None = None
     issuer: Endpoint | None = None
     token_endpoint: Endpoint | None = None
+    authorization_endpoint: Endpoint | None = None
+    device_authorization_endpoint: Endpoint | None = None
+    revocation_endpoint: Endpoint | None = None
     client_id: Text | None = None
     client_secret: SecretText | None = None
     client_secret_file: PathText | None = None
@@ -74,6 +82,10 @@ class AccountTable(Table):
     scopes: list[Annotated[str, AfterValidator(parse_scope)]] = []
     audience: Text | None = None
     resource: Annotated[Text, AfterValidator(parse_resource)] | None = None
+    redirect_uri: Annotated[Text, AfterValidator(parse_redirect_uri)] | None = None
+    login: bool = True
+    authorization_params: Annotated[dict[str, str], BeforeValidator(parse_parameters)] = {}
+    ended_errors: list[Annotated[str, AfterValidator(parse_error_code)]] = []
     refresh_token: SecretText | None = None
     refresh_token_file: PathText | None = None
     command: Annotated[list[str], BeforeValidator(parse_argv), JSON_ONLY] = []
@@ -107,6 +119,12 @@ class StoreTable(Table):
     key_secret_file: PathText | None = None
 
 
+class HooksTable(Table):
+    """``[hooks]``"""
+
+    on_login_needed: Annotated[list[str], BeforeValidator(parse_argv), JSON_ONLY] = []
+
+
 class LogTable(Table):
     """``[log]``"""
 
@@ -123,6 +141,7 @@ class Settings(Table):
     routes: dict[str, RouteTable] = {}
     limits: LimitsTable = LimitsTable()
     store: StoreTable = StoreTable()
+    hooks: HooksTable = HooksTable()
     log: LogTable = LogTable()
 
 
@@ -131,6 +150,7 @@ SINGLE: Final[dict[str, type[Table]]] = {
     "listen": ListenTable,
     "limits": LimitsTable,
     "store": StoreTable,
+    "hooks": HooksTable,
     "log": LogTable,
 }
 NAMED: Final[dict[str, type[Table]]] = {"accounts": AccountTable, "routes": RouteTable}

@@ -19,6 +19,8 @@ SettingPath = tuple[str, ...]
 PREFIX: Final = "BEARERD_"
 CONFIG_VARIABLE: Final = "BEARERD_CONFIG"
 UPSTREAM_VARIABLE: Final = "BEARERD_UPSTREAM"
+HOOK_VARIABLES: Final = frozenset({"BEARERD_LOGIN_ACCOUNT", "BEARERD_LOGIN_URL"})
+"""What hooks are run with. They set nothing; a hook may run bearerd."""
 TEXT_LIMIT: Final = 64 << 10
 
 _FLAGS: Final = {"port": ("listen", "port"), "log_level": ("log", "level")}
@@ -137,7 +139,7 @@ def read_environment(environ: Mapping[str, str], known: Values, problems: Proble
     values: Values = {}
     for variable, text in environ.items():
         name = variable.upper()
-        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or _is_service_link(name, text):
+        if not name.startswith(PREFIX) or _sets_nothing(name, text):
             continue
         origin = Origin("environment", variable)
         if name == UPSTREAM_VARIABLE:
@@ -152,10 +154,11 @@ def read_environment(environ: Mapping[str, str], known: Values, problems: Proble
     return values
 
 
-def _is_service_link(name: str, text: str) -> bool:
-    return bool(_SERVICE_LINK.fullmatch(name)) or (
-        name.endswith("_PORT") and text.startswith(("tcp://", "udp://", "sctp://"))
-    )
+def _sets_nothing(name: str, text: str) -> bool:
+    """Whether a variable with our prefix is for another purpose, or another's."""
+    if name == CONFIG_VARIABLE or name in HOOK_VARIABLES or _SERVICE_LINK.fullmatch(name):
+        return True
+    return name.endswith("_PORT") and text.startswith(("tcp://", "udp://", "sctp://"))
 
 
 def _locate(name: str) -> SettingPath | None:
@@ -194,7 +197,10 @@ def _decode(text: str, info: FieldInfo) -> object:
         return int(text)
     if info.annotation is bool:
         return _BOOLEANS.get(text.lower(), text)
-    if get_origin(info.annotation) is not list:
+    kind = get_origin(info.annotation)
+    if kind is dict:
+        return _decode_json(text)
+    if kind is not list:
         return text
     if text.lstrip().startswith("["):
         return _decode_json(text)

@@ -33,6 +33,22 @@ _AUTHORITY: Final = re.compile(
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 appendix A.4
 _SECRET: Final = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendices A.2 and A.17
 _URI: Final = re.compile(r"[\x21\x22\x24-\x7e]+")  # visible ASCII but the fragment's mark
+_REDIRECT_PATH: Final = re.compile(r"[A-Za-z0-9._~/-]*")
+_PARAMETER: Final = re.compile(r"[A-Za-z0-9._-]+")  # RFC 6749 appendix A
+_OWN_PARAMETERS: Final = {
+    "client_id": " and set client_id of the account",
+    "client_secret": ": a browser would show it",
+    "code_challenge": "",
+    "code_challenge_method": "",
+    "nonce": "",
+    "redirect_uri": " and set redirect_uri of the account",
+    "request": "",
+    "request_uri": "",
+    "response_mode": "",
+    "response_type": "",
+    "scope": " and set scopes of the account",
+    "state": "",
+}
 _DESCRIPTOR: Final = re.compile(r"fd:[0-9]{1,9}")
 
 
@@ -99,6 +115,44 @@ def parse_upstream(value: str) -> str:
 def parse_endpoint(value: str) -> str:
     _split(value)
     return check_endpoint(value)
+
+
+def parse_public_url(value: str) -> str:
+    """An origin in its usual spelling."""
+    _split(value)
+    origin, path = parse_origin(value)
+    if path.strip("/"):
+        raise ValueError("has a path; write scheme, host and port only, like https://bearerd.example.com")
+    return str(origin)
+
+
+def parse_redirect_uri(value: str) -> str:
+    """As it is registered, to the letter. Whether its host is one of ours depends on other settings."""
+    _split(value)
+    _, path = parse_origin(value)
+    if not _REDIRECT_PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise ValueError("has a path that browsers rewrite; use letters, digits, dots, dashes and slashes")
+    return value
+
+
+def parse_parameters(value: object) -> dict[str, str]:
+    """Further parameters of the authorization request, from a table or, as the environment has it, from JSON."""
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError('is not a table of texts; write it like { access_type = "offline" }')
+    for name, text in value.items():
+        if not _PARAMETER.fullmatch(name):
+            raise ValueError(f"{name!r} is not a parameter's name; it has letters, digits, _, . and - only")
+        if name in _OWN_PARAMETERS:
+            raise ValueError(f"{name} is bearerd's own; take it out{_OWN_PARAMETERS[name]}")
+        if not text or not text.isprintable():
+            raise ValueError(f"{name} is empty or has a control character in it; mend that or take it out")
+    return value
+
+
+def parse_error_code(value: str) -> str:
+    if not _SCOPE.fullmatch(value):  # RFC 6749 appendix A.7, but for the space
+        raise ValueError('is not an error code; write it like "bad_refresh_token"')
+    return value
 
 
 def parse_resource(value: str) -> str:
