@@ -156,7 +156,8 @@ class Daemon:
             pseudonym=pseudonym,
             access=self._configuration.log.access,
         )
-        guard = build_guard(self.port, self._configuration.listen.allowed_hosts, pseudonym)
+        listen = self._configuration.listen
+        guard = build_guard(self.port, listen.allowed_hosts, pseudonym, listen.public_url)
         return Front(guard, forwarder, Pages(self.status))
 
 

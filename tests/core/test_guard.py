@@ -6,6 +6,7 @@ from bearerd.core.guard import Guard, Head, build_guard, origin_form, refuse
 from bearerd.core.problems import Problem, problem_body, problem_headers
 
 GUARD = build_guard(6750, ["Proxy.Test:6750", "named.test"], "bearerd-0123")
+PUBLIC = build_guard(6750, ["named.test"], "x", "https://public.test")
 HOST = (b"Host", b"localhost:6750")
 OTHER_METHODS = ["HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"]
 
@@ -126,6 +127,49 @@ class TestHost:
         assert refusal(head(host=((b"Host", name + b":80"),)), guard) is None
         assert refusal(head((b"Origin", b"http://" + name), host=((b"Host", name),)), guard) is None
         assert refusal(head(host=((b"Host", name + b":8080"),)), guard) == WRONG
+
+
+class TestPublicUrl:
+    """An address in front of this daemon: its host, and pages of its own scheme, port and all."""
+
+    @pytest.mark.parametrize("value", [b"public.test", b"Public.Test", b"named.test", b"localhost:6750"])
+    def test_its_host_is_ours_beside_the_others(self, value: bytes) -> None:
+        assert refusal(head(host=((b"Host", value),)), PUBLIC) is None
+
+    @pytest.mark.parametrize(
+        "value",
+        [b"public.test:6750", b"public.test:443", b"public.test:80", b"a.public.test", b"public.test."],
+    )
+    def test_its_host_is_exact(self, value: bytes) -> None:
+        assert refusal(head(host=((b"Host", value),)), PUBLIC) == WRONG
+
+    @pytest.mark.parametrize(
+        ("origin", "expected"),
+        [
+            (b"https://public.test", None),
+            (b"http://localhost:6750", None),
+            (b"http://named.test", None),
+            (b"http://public.test", FORBIDDEN),
+            (b"https://public.test:443", FORBIDDEN),
+            (b"https://public.test:6750", FORBIDDEN),
+            (b"https://named.test", FORBIDDEN),
+            (b"https://localhost:6750", FORBIDDEN),
+            (b"https://public.test.evil.test", FORBIDDEN),
+        ],
+    )
+    def test_its_pages_are_of_its_scheme(self, origin: bytes, expected: tuple[int, str] | None) -> None:
+        request = head((b"Origin", origin), method="POST", host=((b"Host", b"public.test"),))
+        assert refusal(request, PUBLIC) == expected
+
+    def test_a_port_belongs_to_it(self) -> None:
+        guard = build_guard(6750, [], "x", "http://localhost:8080")
+        for host, expected in ((b"localhost:8080", None), (b"127.0.0.1:8080", WRONG), (b"localhost", WRONG)):
+            request = head((b"Origin", b"http://localhost:8080"), host=((b"Host", host),))
+            assert refusal(request, guard) == expected
+
+    def test_an_absolute_url_of_it_is_its_path(self) -> None:
+        assert origin_form(PUBLIC, b"https://public.test/-/status") == b"/-/status"
+        assert origin_form(PUBLIC, b"http://public.test/-/status") == b"http://public.test/-/status"
 
 
 class TestOrigin:

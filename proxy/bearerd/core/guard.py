@@ -32,13 +32,22 @@ class Head:
     headers: tuple[tuple[bytes, bytes], ...]
 
 
-def build_guard(port: int, allowed_hosts: Iterable[str], pseudonym: str) -> Guard:
-    """The guard of a daemon on `port`. Port 80 is the one a client may leave out (RFC 9110 section 4.2.1)."""
+def build_guard(
+    port: int, allowed_hosts: Iterable[str], pseudonym: str, public_url: str | None = None
+) -> Guard:
+    """The guard of a daemon on `port`. Port 80 is the one a client may leave out (RFC 9110 section 4.2.1).
+
+    `public_url` is an origin. Its scheme is its own: a page of the other scheme is another site's.
+    """
     own = {f"{name}:{port}" for name in _NAMES} | (set(_NAMES) if port == 80 else set())
     authorities = own | {host.lower() for host in allowed_hosts}
+    origins = {f"http://{name}" for name in authorities}
+    if public_url is not None:
+        origins.add(public_url)
+        authorities.add(public_url.partition("://")[2])
     return Guard(
         frozenset(name.encode() for name in authorities),
-        frozenset(f"http://{name}".encode() for name in authorities),
+        frozenset(origin.encode() for origin in origins),
         pseudonym.encode(),
     )
 
