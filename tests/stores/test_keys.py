@@ -16,7 +16,7 @@ from bearerd.core.configuration import Store
 from bearerd.core.redaction import Secret
 from bearerd.core.vault import Key, build_key, parse_key
 from bearerd.errors import StoreError
-from bearerd.stores.keys import KeyFile, _make, load_key
+from bearerd.stores.keys import KeyFile, load_key, make_key
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder
 
@@ -297,4 +297,4 @@ class Forgetful:
 @pytest.mark.parametrize("kept", [None, KEY])
 async def test_a_key_that_does_not_come_back_is_not_used(kept: Key | None) -> None:
     with pytest.raises(StoreError, match=r"the place did not give back the key it was given; set store\."):
-        await _make(Forgetful(kept))
+        await make_key(Forgetful(kept))

@@ -252,6 +252,10 @@ class TestRefusals:
             with pytest.raises(RefreshLockTimeout):
                 await vault.rekey()
 
+    async def test_a_file_without_a_name(self, vault: Vault) -> None:
+        vault.put(f"{WORK.stem}.vault", FIRST)
+        assert "store.key_file is not set" in await self.refusal(vault, Store(key_source="file"))
+
     async def test_a_place_that_does_not_take_a_key(self, vault: Vault, tmp_path: Path) -> None:
         vault.put(f"{WORK.stem}.vault", FIRST)
         (tmp_path / "file").touch()

@@ -40,11 +40,11 @@ async def load_key(settings: Store, folder: VaultFolder, *, create: bool) -> Key
     """The key of the vault in `folder`. Where there is none, one is made if `create`. Raises StoreError."""
     if settings.key_source == "secret":
         return _configured(settings.key_secret)
-    place = _place(settings, folder)
+    place = find_place(settings, folder)
     key = await _find(place, folder)
     if key is None and create:
         async with KernelLock(folder, "key").hold():
-            key = await _find(place, folder) or await _make(place)
+            key = await _find(place, folder) or await make_key(place)
     if key is None:
         raise StoreError(f"{place} holds no vault key yet; one is made when bearerd first saves a token")
     return key
@@ -59,7 +59,7 @@ def _configured(secret: Secret | None) -> Key:
         raise StoreError(f"store.key_secret {problem}") from None
 
 
-class _Place(Protocol):
+class KeyPlace(Protocol):
     """Where a key is kept. Its text names it to the user."""
 
     async def read(self) -> Key | None:
@@ -69,7 +69,8 @@ class _Place(Protocol):
         """Raises StoreError. Called with the lock held, and only after `read` has given None."""
 
 
-def _place(settings: Store, folder: VaultFolder) -> _Place:
+def find_place(settings: Store, folder: VaultFolder) -> KeyPlace:
+    """Where the key of `folder` is kept, unless it is given as a secret. Raises StoreError."""
     if settings.key_source != "file":
         return Keychain(folder)
     if not settings.key_file:
@@ -77,7 +78,7 @@ def _place(settings: Store, folder: VaultFolder) -> _Place:
     return KeyFile(Path(settings.key_file))
 
 
-async def _find(place: _Place, folder: VaultFolder) -> Key | None:
+async def _find(place: KeyPlace, folder: VaultFolder) -> Key | None:
     """The files are looked for first: a key is there before anything is sealed with it."""
     sealed = await asyncio.to_thread(_sealed_file, folder)
     key = await place.read()
@@ -95,7 +96,8 @@ def _sealed_file(folder: VaultFolder) -> Path | None:
     return min((*path.glob("*.vault"), *path.glob("*.next")), default=None)
 
 
-async def _make(place: _Place) -> Key:
+async def make_key(place: KeyPlace) -> Key:
+    """A new key, which is there to be read again. With the lock of the key held. Raises StoreError."""
     key = build_key(secrets.token_bytes(KEY_BYTES))
     await place.write(key)
     if await place.read() != key:

@@ -27,7 +27,7 @@ from bearerd.core.vault import (
     unseal,
 )
 from bearerd.errors import RefreshLockTimeout, StoreError
-from bearerd.stores.keys import Keychain, KeyFile, _make, load_key
+from bearerd.stores.keys import KeyPlace, find_place, load_key, make_key
 from bearerd.stores.lock import WAIT_S, KernelLock
 from bearerd.stores.vault import VaultFolder
 
@@ -111,7 +111,7 @@ async def rekey(folder: VaultFolder, old: Store, new: Store, *, wait_s: float = 
         if plan.seal or plan.remove:
             folder.probe("rekey.probe")
         if new_key is None:
-            new_key = await _make(place)
+            new_key = await make_key(place)
         # Not in a thread, which would go on without the locks when this is cancelled.
         _carry_out(folder, plan, new_key)
     return Rekeyed(str(place), tuple(plan.seal), plan.already)
@@ -157,17 +157,9 @@ class _Configured:
         """Is not asked for: `read` gives a key or raises."""
 
 
-_Place = KeyFile | Keychain | _Configured
-
-
-async def _find(settings: Store, folder: VaultFolder) -> tuple[_Place, Key | None]:
-    place: _Place
-    if settings.key_source == "secret":
-        place = _Configured(settings, folder)
-    elif settings.key_source == "file":
-        place = KeyFile(Path(settings.key_file))
-    else:
-        place = Keychain(folder)
+async def _find(settings: Store, folder: VaultFolder) -> tuple[KeyPlace, Key | None]:
+    given = settings.key_source == "secret"
+    place: KeyPlace = _Configured(settings, folder) if given else find_place(settings, folder)
     return place, await place.read()
 
 
