@@ -325,7 +325,7 @@ class TestRefused:
     def test_error_codes(self, status: int, error: str, kind: FailureKind) -> None:
         """An `error` is an error whatever the status, also beside a token."""
         result = failed({"error": error, "access_token": "abc"}, status)
-        assert result == Failure(kind, f"the token endpoint says {error}")
+        assert result == Failure(kind, f"the token endpoint says {error}", None, error)
 
     @pytest.mark.parametrize(
         "status", [201, 204, 301, 302, 307, 400, 401, 403, 404, 408, 413, 429, 500, 502, 503, 504]

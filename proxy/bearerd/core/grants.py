@@ -4,13 +4,15 @@ import base64
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote_plus, urlencode
 
-from bearerd.core.accounts import ClientAuth, Grant, OAuthSource
+from bearerd.core.accounts import ClientAuth, OAuthSource
+from bearerd.core.authorization import Transaction
 from bearerd.core.lifecycle import Failure, FailureKind
 from bearerd.core.redaction import MASK, Secret, redact_text
 from bearerd.core.tokens import Granted
@@ -36,26 +38,66 @@ class TokenRequest:
 
 
 def build_token_request(source: OAuthSource, refresh_token: Secret | None) -> TokenRequest:
-    """The request for `source`'s grant (sections 4.4.2 and 6), with the client's authentication (2.3.1)."""
-    fields = {"grant_type": str(source.grant)}
-    if source.grant is Grant.REFRESH_TOKEN and refresh_token is not None:
-        fields["refresh_token"] = refresh_token.reveal()
-    if source.grant is Grant.CLIENT_CREDENTIALS and source.scopes:
+    """The request for a token without a person (sections 4.4.2 and 6)."""
+    fields: dict[str, str | None] = {"grant_type": "refresh_token" if source.spends else "client_credentials"}
+    if source.spends:
+        fields["refresh_token"] = refresh_token.reveal() if refresh_token else None
+    else:
         fields["scope"] = " ".join(source.scopes)
-    if source.audience:
-        fields["audience"] = source.audience
-    if source.resource:
-        fields["resource"] = source.resource
+    return _request(source, fields | {"audience": source.audience, "resource": source.resource})
+
+
+def build_code_request(source: OAuthSource, code: Secret, transaction: Transaction) -> TokenRequest:
+    """The exchange of a callback's code (section 4.1.3, RFC 7636 section 4.5)."""
+    return _request(
+        source,
+        {
+            "grant_type": "authorization_code",
+            "code": code.reveal(),
+            "redirect_uri": transaction.redirect_uri,
+            "code_verifier": transaction.verifier.reveal(),
+            "resource": source.resource,
+        },
+    )
+
+
+def build_device_request(source: OAuthSource) -> TokenRequest:
+    """The beginning of a login on another device (RFC 8628 section 3.1)."""
+    fields = {"scope": " ".join(source.scopes), "audience": source.audience, "resource": source.resource}
+    return _request(source, {"client_id": source.client_id} | fields)
+
+
+def build_device_token_request(source: OAuthSource, device_code: Secret) -> TokenRequest:
+    """The question whether that login is done (RFC 8628 section 3.4)."""
+    return _request(
+        source,
+        {
+            "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
+            "device_code": device_code.reveal(),
+            "client_id": source.client_id,
+            "resource": source.resource,
+        },
+    )
+
+
+def build_revocation_request(source: OAuthSource, token: Secret, kind: str) -> TokenRequest:
+    """RFC 7009 section 2.1."""
+    return _request(source, {"token": token.reveal(), "token_type_hint": kind})
+
+
+def _request(source: OAuthSource, fields: Mapping[str, str | None]) -> TokenRequest:
+    """A form without its empty fields, with the client's authentication (section 2.3.1)."""
+    form = {name: value for name, value in fields.items() if value}
     headers = [("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded")]
     secret = source.client_secret.reveal() if source.client_secret else ""
     match source.client_auth:
         case ClientAuth.BASIC:
             headers.append(("Authorization", _basic(source.client_id, secret)))
         case ClientAuth.POST:
-            fields |= {"client_id": source.client_id, "client_secret": secret}
+            form |= {"client_id": source.client_id, "client_secret": secret}
         case ClientAuth.NONE:
-            fields["client_id"] = source.client_id
-    return TokenRequest(tuple(headers), Secret(urlencode(fields)))
+            form["client_id"] = source.client_id
+    return TokenRequest(tuple(headers), Secret(urlencode(form)))
 
 
 def _basic(client_id: str, secret: str) -> str:
@@ -71,10 +113,12 @@ def parse_token_reply(
     *,
     retry_after: str | None = None,
     sent: tuple[Secret | None, ...] = (),
+    ended: tuple[str, ...] = (),
 ) -> Granted | Failure:
     """What a token endpoint's reply means. `retry_after` is that header's value, unparsed.
 
-    `sent` are the secrets of the request, which a peer's error text may quote.
+    `sent` are the secrets of the request, which a peer's error text may quote. `ended` are this server's own
+    words for invalid_grant.
 
     One rule for each oddity: an `error` member is an error whatever the status; a lifetime that is no positive
     finite number is as good as none; a `token_type` left out is Bearer, any other than Bearer is refused; a
@@ -83,7 +127,7 @@ def parse_token_reply(
     asked = parse_retry_after(retry_after, now)
     fields = _parse_object(body)
     if fields is not None and fields.get("error"):
-        return _refusal(status, fields, asked, sent)
+        return refusal(status, fields, asked, sent, ended)
     if status != 200:
         return Failure(FailureKind.TRANSIENT, f"the token endpoint answered {status}", asked)
     if fields is None:
@@ -99,9 +143,14 @@ def _parse_object(body: bytes) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def _refusal(
-    status: int, fields: dict[str, object], asked: float | None, sent: tuple[Secret | None, ...]
+def refusal(
+    status: int,
+    fields: dict[str, Any],
+    asked: float | None = None,
+    sent: tuple[Secret | None, ...] = (),
+    ended: tuple[str, ...] = (),
 ) -> Failure:
+    """What a reply with an `error` means (section 5.2). The arguments are those of `parse_token_reply`."""
     error, description = fields["error"], fields.get("error_description")
     if not isinstance(error, str):
         return Failure(
@@ -110,10 +159,14 @@ def _refusal(
     reason = f"the token endpoint says {_shown(error, 64, sent)}"
     if isinstance(description, str) and description:
         reason += f": {_shown(description, 200, sent)}"
-    if error in _GRANT_ENDED:
-        return Failure(FailureKind.GRANT_REJECTED, reason, asked)
+    return Failure(_kind(status, error, ended), reason, asked, error[:64])
+
+
+def _kind(status: int, error: str, ended: tuple[str, ...]) -> FailureKind:
+    if error in _GRANT_ENDED or error in ended:
+        return FailureKind.GRANT_REJECTED
     passing = error in _PASSING or status in {408, 429} or status >= 500
-    return Failure(FailureKind.TRANSIENT if passing else FailureKind.PERMANENT, reason, asked)
+    return FailureKind.TRANSIENT if passing else FailureKind.PERMANENT
 
 
 def _shown(text: str, limit: int, sent: tuple[Secret | None, ...]) -> str:
@@ -132,13 +185,14 @@ def _grant(fields: dict[str, object], now: float) -> Granted | Failure:
     refresh_token = fields.get("refresh_token") or None
     if refresh_token is not None and not _is_refresh_token(refresh_token):
         return Failure(FailureKind.TRANSIENT, "the token endpoint's reply has an unusable refresh_token")
-    scope = fields.get("scope")
+    scope, id_token = fields.get("scope"), fields.get("id_token")
     lifetime_s = parse_lifetime(fields.get("expires_in"))
     return Granted(
         access_token,
         parse_lifetime(hint_lifetime(access_token, now)) if lifetime_s is None else lifetime_s,
         Secret(str(refresh_token)) if refresh_token else None,
         scope if isinstance(scope, str) and _SCOPE.fullmatch(scope) else None,
+        id_token=Secret(id_token) if isinstance(id_token, str) else None,
     )
 
 

@@ -2,12 +2,21 @@
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
+from bearerd.core.accounts import OAuthSource
 from bearerd.core.targets import parse_origin
 
 _QUERY: Final = re.compile(r"[A-Za-z0-9._~%=&+/:@,-]*")  # no more of RFC 3986 than endpoints are seen to have
+_ADDRESS: Final = re.compile(
+    r"[A-Za-z0-9._~%=&+/:@,?\[\]-]+"
+)  # nothing that means something to a shell but & and ?
+ENDPOINTS: Final = (
+    "authorization_endpoint",
+    "device_authorization_endpoint",
+    "revocation_endpoint",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,17 @@ def check_endpoint(url: str) -> str:
     return url
 
 
+def check_browser_url(url: str) -> str:
+    """`url` itself, fit to be opened in a browser: what `check_endpoint` asks, and nothing a shell would act on.
+
+    No shell is involved; this is for the one that a desktop's opener may be written in. Raises ValueError.
+    """
+    check_endpoint(url)
+    if not _ADDRESS.fullmatch(url):
+        raise ValueError("has a character that does not belong into an address; percent-encode it")
+    return url
+
+
 def well_known_urls(issuer: str) -> tuple[str, ...]:
     """Where an issuer's metadata may be, in the order to try (OIDC Discovery section 4, RFC 8414 section 3.1)."""
     origin, path = parse_origin(issuer)
@@ -63,10 +83,46 @@ def parse_metadata(issuer: str, body: bytes) -> Metadata:
         raise MetadataError(
             "names another issuer than the configured one; write the issuer exactly as it does"
         )
-    endpoint = document.get("token_endpoint")
-    if not isinstance(endpoint, str):
+    token_endpoint = _endpoint(document, "token_endpoint")
+    if token_endpoint is None:
         raise MetadataError("has no token_endpoint; set token_endpoint in place of issuer")
+    methods = document.get("code_challenge_methods_supported")
+    return Metadata(
+        issuer,
+        token_endpoint,
+        authorization_endpoint=_endpoint(document, "authorization_endpoint"),
+        device_authorization_endpoint=_endpoint(document, "device_authorization_endpoint"),
+        revocation_endpoint=_endpoint(document, "revocation_endpoint"),
+        iss_required=document.get("authorization_response_iss_parameter_supported") is True,
+        pkce=not isinstance(methods, list) or "S256" in methods,
+    )
+
+
+def _endpoint(document: dict[str, Any], name: str) -> str | None:
+    url = document.get(name)
+    if not isinstance(url, str):
+        return None
     try:
-        return Metadata(issuer, check_endpoint(endpoint))
+        return check_browser_url(url) if name == "authorization_endpoint" else check_endpoint(url)
     except ValueError as problem:
-        raise MetadataError(f"has a token_endpoint that {problem}") from None
+        article = "an" if name.startswith("a") else "a"
+        raise MetadataError(f"has {article} {name} that {problem}") from None
+
+
+def configured(source: OAuthSource) -> Metadata | None:
+    """The endpoints that the configuration names itself, where it names the token endpoint."""
+    if source.token_endpoint is None:
+        return None
+    return Metadata(
+        source.issuer,
+        source.token_endpoint,
+        source.authorization_endpoint,
+        source.device_authorization_endpoint,
+        source.revocation_endpoint,
+    )
+
+
+def override(metadata: Metadata, source: OAuthSource) -> Metadata:
+    """`metadata` of the issuer, with what the configuration says otherwise."""
+    named = {name: url for name in ENDPOINTS if (url := getattr(source, name))}
+    return replace(metadata, **named)

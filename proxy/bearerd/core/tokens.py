@@ -23,6 +23,7 @@ class Granted:
     refresh_token: Secret | None = None
     scope: str | None = None
     subject: str | None = None
+    id_token: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
