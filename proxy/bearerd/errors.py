@@ -12,6 +12,7 @@
     +-- LoginFailed            a login came to nothing
     |   +-- LoginRefused       a callback that led to no token request
     +-- StoreError             tokens cannot be read or kept; the text names the cure
+    |   +-- NoKeyYet           nothing was sealed yet, and there is no key to seal with
     |   +-- RefreshLockTimeout another process holds the lock; it passes
     |   +-- StoreUnwritable    no room, a failing disk, a read-only file system: it may pass
     +-- UpstreamError          the upstream failed before a response could be relayed
@@ -65,6 +66,10 @@ class LoginRefused(LoginFailed):
 
 class StoreError(BearerdError):
     """The store cannot be used as it is. The text names what, why and the cure."""
+
+
+class NoKeyYet(StoreError):  # noqa: N818  # likewise
+    """There is no key, none shall be made now, and nothing was ever sealed with one. It is how every vault begins."""
 
 
 class RefreshLockTimeout(StoreError):  # noqa: N818  # likewise

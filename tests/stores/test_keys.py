@@ -15,7 +15,7 @@ import pytest
 from bearerd.core.configuration import Store
 from bearerd.core.redaction import Secret
 from bearerd.core.vault import Key, build_key, parse_key
-from bearerd.errors import StoreError
+from bearerd.errors import NoKeyYet, StoreError
 from bearerd.stores.keys import KeyFile, load_key, make_key
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder
@@ -205,7 +205,8 @@ class TestOnlyOne:
     async def test_where_none_shall_be_made_none_is(
         self, folder: VaultFolder, file: Path, tmp_path: Path
     ) -> None:
-        assert "holds no vault key yet" in await refusal(folder, file, create=False)
+        with pytest.raises(NoKeyYet, match="holds no vault key yet"):
+            await load(folder, file, create=False)
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("name", ["work-1.vault", "work-1.next"])
@@ -217,8 +218,10 @@ class TestOnlyOne:
         key = parse_key(file.read_text())
         file.rename(tmp_path / "away")
         for create in (True, False):
-            shown = await refusal(folder, file, create=create)
-            assert f"{file} holds no vault key, and {folder}/{name} was sealed with one" in shown
+            with pytest.raises(StoreError) as caught:
+                await load(folder, file, create=create)
+            assert f"{file} holds no vault key, and {folder}/{name} was sealed with one" in str(caught.value)
+            assert not isinstance(caught.value, NoKeyYet)
         assert not file.exists()
         (tmp_path / "away").rename(file)
         assert await load(folder, file) == key

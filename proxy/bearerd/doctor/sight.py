@@ -49,10 +49,6 @@ class Sight:
     folder: Seen | None
     files: dict[str, Seen]
 
-    @property
-    def sealed(self) -> bool:
-        return any(name.endswith(SEALED) for name in self.files)
-
 
 def look(path: Path) -> Sight:
     """The folder, and what its sealed files hold."""

@@ -16,14 +16,13 @@ from bearerd.core.configuration import Store
 from bearerd.core.vault import Key, parse_key
 from bearerd.doctor.findings import Finding, KeyRead, Level, finding_of
 from bearerd.doctor.sight import Kind, Seen, Sight, look_at
-from bearerd.errors import StoreError
+from bearerd.errors import NoKeyYet, StoreError
 from bearerd.stores.keys import load_key
 from bearerd.stores.vault import VaultFolder
 
 LOCK_S: Final = 1.0
 _CHILD_S: Final = 10.0  # a program of ours that only starts; more than a loaded machine needs
 _OPEN: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_NO_KEY_YET: Final = "one is made when bearerd first saves a token"
 
 HOLD: Final = """
 import fcntl, os, sys
@@ -31,7 +30,7 @@ fcntl.flock(os.open(sys.argv[1], os.O_RDWR | os.O_NOFOLLOW), fcntl.LOCK_EX | fcn
 print("held", flush=True)
 sys.stdin.read()
 """
-_BACKEND: Final = "from bearerd.stores.keychain import _select; print(_select()[0])"
+_BACKEND: Final = "from bearerd.stores.keychain import select_backend; print(select_backend()[0])"
 
 
 # ---------------------------------------------------------------- key
@@ -45,8 +44,7 @@ def read_key(settings: Store, sight: Sight) -> KeyRead:
         loose = _loose_key(settings)
         key = loose or asyncio.run(load_key(settings, VaultFolder(sight.path), create=False))
     except StoreError as exc:
-        absent = not sight.sealed and str(exc).endswith(_NO_KEY_YET)
-        return KeyRead(place, time.monotonic() - began_at, None, str(exc), absent)
+        return KeyRead(place, time.monotonic() - began_at, None, str(exc), absent=isinstance(exc, NoKeyYet))
     took_s = time.monotonic() - began_at
     return KeyRead(place or f"the keychain ({_backend()})", took_s, key)
 

@@ -32,7 +32,7 @@ _NO_BACKENDS: Final = frozenset(
 _INPUT, _OUTPUT, _ERRORS = range(3)
 
 
-class _NoKeychain(Exception):  # noqa: N818  # the state's own name says more than a suffix
+class NoKeychain(Exception):  # noqa: N818  # the state's own name says more than a suffix
     """No backend on the list works here; `found` are the names of those that would have been taken."""
 
     def __init__(self, found: list[str]) -> None:
@@ -65,8 +65,8 @@ def _end_with_parent() -> None:
 def _answer(action: str, request: dict[str, str]) -> dict[str, Any]:
     """Foreign texts stay here: they may hold anything."""
     try:
-        name, keyring = _select()
-    except _NoKeychain as exc:
+        name, keyring = select_backend()
+    except NoKeychain as exc:
         return {"problem": "none", "found": exc.found}
     from keyring.errors import InitError, KeyringLocked  # noqa: PLC0415  # after whatever is wrong with it is known
 
@@ -81,18 +81,18 @@ def _answer(action: str, request: dict[str, str]) -> dict[str, Any]:
         return {"problem": "failed", "backend": name, "error": type(exc).__name__}
 
 
-def _select() -> tuple[str, Any]:
+def select_backend() -> tuple[str, Any]:
     """The backend that was chosen, if it is on the list, or else the listed one that `keyring` ranks first.
 
-    A chain counts as no choice: it would end with whatever backend is installed.
+    A chain counts as no choice: it would end with whatever backend is installed. Raises NoKeychain.
     """
     chosen = _chosen()
     if chosen is not None and chosen not in (*ALLOWED, _CHAINER):
-        raise _NoKeychain([f"{chosen}, {_NAMED}"])
+        raise NoKeychain([f"{chosen}, {_NAMED}"])
     names = [chosen] if chosen in ALLOWED else ALLOWED
     ranked = [(priority, name) for name in names if (priority := _priority(name)) is not None]
     if not ranked:
-        raise _NoKeychain([f"{chosen}, {_NAMED}"] if chosen in ALLOWED else _found())
+        raise NoKeychain([f"{chosen}, {_NAMED}"] if chosen in ALLOWED else _found())
     _, name = max(ranked)
     return name, _load(name)()
 

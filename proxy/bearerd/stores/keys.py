@@ -19,7 +19,7 @@ from typing import Final, Protocol, cast
 from bearerd.core.configuration import Store
 from bearerd.core.redaction import Secret
 from bearerd.core.vault import KEY_BYTES, Key, build_key, encode_key, parse_key
-from bearerd.errors import StoreError
+from bearerd.errors import NoKeyYet, StoreError
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder
 
@@ -37,7 +37,7 @@ _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 async def load_key(settings: Store, folder: VaultFolder, *, create: bool) -> Key:
-    """The key of the vault in `folder`. Where there is none, one is made if `create`. Raises StoreError."""
+    """The key of the vault in `folder`. Where there is none, one is made if `create`. Raises NoKeyYet, StoreError."""
     if settings.key_source == "secret":
         return _configured(settings.key_secret)
     place = find_place(settings, folder)
@@ -46,7 +46,7 @@ async def load_key(settings: Store, folder: VaultFolder, *, create: bool) -> Key
         async with KernelLock(folder, "key").hold():
             key = await _find(place, folder) or await make_key(place)
     if key is None:
-        raise StoreError(f"{place} holds no vault key yet; one is made when bearerd first saves a token")
+        raise NoKeyYet(f"{place} holds no vault key yet; one is made when bearerd first saves a token")
     return key
 
 
