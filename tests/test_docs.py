@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticUndefined
 
+from bearerd.places import CONFIG_VARIABLE
 from bearerd.settings import load
 from bearerd.settings.model import NAMED, SINGLE
-from bearerd.settings.sources import CONFIG_VARIABLE, HOOK_VARIABLES, UPSTREAM_VARIABLE, variable_name
+from bearerd.settings.sources import HOOK_VARIABLES, UPSTREAM_VARIABLE, variable_name
 from bearerd.settings.values import parse_duration, parse_size
 
 PROJECT = Path(__file__).parent.parent

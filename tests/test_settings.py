@@ -21,7 +21,8 @@ from bearerd.core.configuration import Configuration, Limits, Listen, Logging, S
 from bearerd.core.redaction import MASK, Secret
 from bearerd.core.targets import parse_route
 from bearerd.errors import ConfigError, NotConfigured
-from bearerd.settings import Loaded, default_path, load
+from bearerd.places import default_path
+from bearerd.settings import Loaded, load
 from bearerd.settings.model import NAMED, SINGLE
 from bearerd.settings.sources import variable_name
 from users import bound_by_permissions

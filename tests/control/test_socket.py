@@ -42,7 +42,7 @@ from bearerd.core.redaction import Secret
 from bearerd.core.token_formats import HandedToken
 from bearerd.core.tokens import Granted, TokenSet, Tombstone
 from bearerd.errors import LoginRequired, StoreUnwritable, TokenUnavailable
-from bearerd.settings import default_path
+from bearerd.places import default_path
 from bearerd.stores.memory import MemoryLock, MemoryStore
 from bearerd.tokens.manager import TokenManager
 from bearerd.tokens.refresh import RefreshProtocol

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from platformdirs import user_config_dir
+from bearerd.places import find_file
 
 ENDING: Final = ".sock"
 GREETING: Final = b'{"bearerd": 1}\n'
@@ -47,14 +47,12 @@ class Origin:
 
 def find_origin(path: Path | None, environ: Mapping[str, str]) -> Origin:
     """The origin of a process that was given `path`, or no path, on its command line."""
+    file = find_file(path, environ)
+    return Origin(os.path.realpath(file) if file else None, _digest(environ))
+
+
+def _digest(environ: Mapping[str, str]) -> str:
     by_name = {name.upper(): value for name, value in environ.items()}
-    named = path or by_name.get("BEARERD_CONFIG")
-    file = Path(named or Path(user_config_dir("bearerd", appauthor=False), "bearerd.toml"))
-    there = named is not None or os.path.lexists(file)
-    return Origin(os.path.realpath(file) if there else None, _digest(by_name))
-
-
-def _digest(by_name: Mapping[str, str]) -> str:
     overriding = sorted((name, value) for name, value in by_name.items() if name.startswith(OVERRIDES))
     if not overriding:
         return ""

@@ -1,15 +1,13 @@
 """Settings: flags, environment and file become the plain `Configuration`, or a line for each problem."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from platformdirs import user_config_dir
-
 from bearerd.core.configuration import Configuration
 from bearerd.errors import NotConfigured
+from bearerd.places import default_path, find_file
 from bearerd.settings.effective import (
     Setting,
     build_configuration,
@@ -20,15 +18,9 @@ from bearerd.settings.effective import (
 )
 from bearerd.settings.model import NAMED
 from bearerd.settings.problems import Problems
-from bearerd.settings.sources import (
-    CONFIG_VARIABLE,
-    Values,
-    read_environment,
-    read_file,
-    read_flags,
-)
+from bearerd.settings.sources import Values, read_environment, read_file, read_flags
 
-__all__ = ["Loaded", "Setting", "default_path", "load"]
+__all__ = ["Loaded", "Setting", "load"]
 
 _NOT_CONFIGURED: Final = """\
 there is no configuration; write one to {path}, or try: bearerd demo
@@ -52,11 +44,6 @@ class Loaded:
     warnings: tuple[str, ...]
 
 
-def default_path() -> Path:
-    """The file that is read where no other is named."""
-    return Path(user_config_dir("bearerd", appauthor=False), "bearerd.toml")
-
-
 def load(path: Path | None, flags: Mapping[str, object], environ: Mapping[str, str]) -> Loaded:
     """The configuration of flags, variables and file, in this order of precedence.
 
@@ -64,7 +51,7 @@ def load(path: Path | None, flags: Mapping[str, object], environ: Mapping[str, s
     are read here, but for `token_file`. Raises ConfigError; NotConfigured where no account and no route is given.
     """
     problems = Problems()
-    file = _find_file(path, environ)
+    file = find_file(path, environ)
     values = read_file(file, problems) if file else {}
     values |= read_environment(environ, values, problems)
     values |= read_flags(flags, values, problems)
@@ -84,12 +71,3 @@ def load(path: Path | None, flags: Mapping[str, object], environ: Mapping[str, s
 
 def _configures(values: Values) -> bool:
     return any(path[0] in NAMED for path in values)
-
-
-def _find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """The file to read. Only the default one may be absent."""
-    named = next((value for name, value in environ.items() if name.upper() == CONFIG_VARIABLE), None)
-    if path or named is not None:
-        return path or Path(str(named))
-    default = default_path()
-    return default if os.path.lexists(default) else None

@@ -11,13 +11,13 @@ from typing import Any, Final, TypeGuard, get_origin
 
 from pydantic.fields import FieldInfo
 
+from bearerd.places import CONFIG_VARIABLE
 from bearerd.settings.model import JSON_ONLY, NAMED, SINGLE, Table
 from bearerd.settings.problems import Problems, setting_name, suggest
 
 SettingPath = tuple[str, ...]
 
 PREFIX: Final = "BEARERD_"
-CONFIG_VARIABLE: Final = "BEARERD_CONFIG"
 UPSTREAM_VARIABLE: Final = "BEARERD_UPSTREAM"
 HOOK_VARIABLES: Final = frozenset({"BEARERD_LOGIN_ACCOUNT", "BEARERD_LOGIN_URL"})
 """What hooks are run with. They set nothing; a hook may run bearerd."""

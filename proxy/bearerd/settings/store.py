@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from platformdirs import user_config_dir, user_data_dir
+from platformdirs import user_data_dir
 
 from bearerd.core.configuration import Store
+from bearerd.places import default_path
 from bearerd.settings.files import PathOf, Problem, load_secret
 from bearerd.settings.model import KeySourceName, StoreTable
 from bearerd.settings.values import parse_key
@@ -30,7 +31,7 @@ def settle_store(table: StoreTable) -> StoreTable:
         (source for key, source in _TELLING.items() if key in table.model_fields_set), "auto"
     )
     path = table.path or str(Path(user_data_dir("bearerd", appauthor=False), "vault"))
-    key_file = table.key_file or str(Path(user_config_dir("bearerd", appauthor=False), "vault.key"))
+    key_file = table.key_file or str(default_path().with_name("vault.key"))
     return table.model_copy(update={"key_source": source, "path": path, "key_file": key_file})
 
 
