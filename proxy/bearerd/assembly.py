@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from bearerd.core.accounts import Account, CommandSource, FileSource, Grant, OAuthSource, StaticSource
+from bearerd.core.accounts import Account, CommandSource, FileSource, OAuthSource, StaticSource
 from bearerd.core.configuration import Store
 from bearerd.core.lifecycle import (
     Event,
@@ -20,7 +20,9 @@ from bearerd.core.lifecycle import (
 from bearerd.core.redaction import Secret
 from bearerd.core.vault import Key, build_identity
 from bearerd.logs import frames
-from bearerd.oauth.endpoint import OAuthTokenSource, open_session
+from bearerd.oauth.endpoint import OAuthTokenSource
+from bearerd.oauth.exchange import open_session
+from bearerd.oauth.server import OAuthServer
 from bearerd.ports import Clock, RefreshLock, Timer, TokenSource, TokenStore
 from bearerd.sources.command import CommandTokenSource
 from bearerd.sources.file import POLL_S as FILE_POLL_S
@@ -30,6 +32,7 @@ from bearerd.stores.keys import load_key
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.memory import MemoryLock, MemoryStore
 from bearerd.stores.vault import VaultFolder, VaultStore
+from bearerd.tokens.logins import Party
 from bearerd.tokens.manager import POLL_S, TokenManager
 from bearerd.tokens.refresh import RefreshProtocol
 
@@ -79,7 +82,7 @@ def build_source(account: Account, clock: Clock) -> TokenSource:
     """The adapter for where an account's tokens come from. Needs a running event loop."""
     match account.source:
         case OAuthSource() as source:
-            return OAuthTokenSource(source, clock, open_session())
+            return OAuthTokenSource(OAuthServer(source, clock, open_session()))
         case CommandSource() as source:
             return CommandTokenSource(source, clock)
         case FileSource() as source:
@@ -90,7 +93,7 @@ def build_source(account: Account, clock: Clock) -> TokenSource:
 
 def build_policy(account: Account) -> Policy:
     source = account.source
-    return Policy(renewable=not isinstance(source, OAuthSource) or source.grant is Grant.CLIENT_CREDENTIALS)
+    return Policy(renewable=not (isinstance(source, OAuthSource) and source.spends))
 
 
 def first_refresh_token(account: Account) -> Secret | None:
@@ -102,7 +105,7 @@ def needs_vault(account: Account, settings: Store) -> bool:
     """By default only what cannot be had again without a person is kept at rest."""
     if not isinstance(account.source, OAuthSource) or settings.kind == "memory":
         return False
-    return settings.kind == "vault" or account.source.grant is Grant.REFRESH_TOKEN
+    return settings.kind == "vault" or account.source.spends
 
 
 class Vault:
@@ -126,8 +129,23 @@ class Vault:
 
 def build_manager(account: Account, clock: Clock, vault: Vault | None, *, stays: bool = True) -> TokenManager:
     """The manager of an account, kept in `vault` or, where that is None, as long as the process lasts."""
+    return _build_manager(account, build_source(account, clock), clock, vault, stays=stays)
+
+
+def build_party(account: Account, clock: Clock, vault: Vault | None, *, stays: bool = True) -> Party | None:
+    """As `build_manager`, for an account that a login belongs to; None for any other."""
+    if not isinstance(account.source, OAuthSource) or not account.source.spends:
+        return None
+    server = OAuthServer(account.source, clock, open_session())
+    manager = _build_manager(account, OAuthTokenSource(server), clock, vault, stays=stays)
+    return Party(account.source, server, manager)
+
+
+def _build_manager(
+    account: Account, source: TokenSource, clock: Clock, vault: Vault | None, *, stays: bool
+) -> TokenManager:
     observer = AccountLog(account.name)
     store, lock = vault.open(account) if vault is not None else (MemoryStore(), MemoryLock())
-    protocol = RefreshProtocol(build_source(account, clock), store, lock, clock, observer, stays=stays)
+    protocol = RefreshProtocol(source, store, lock, clock, observer, stays=stays)
     poll_s = FILE_POLL_S if isinstance(account.source, FileSource) else POLL_S
     return TokenManager(protocol, build_policy(account), observer, poll_s=poll_s)

@@ -17,7 +17,9 @@ from bearerd.core.accounts import ClientAuth, Grant, OAuthSource
 from bearerd.core.lifecycle import Failure, FailureKind
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import Granted, TokenSet
-from bearerd.oauth.endpoint import OAuthTokenSource, open_session
+from bearerd.oauth.endpoint import OAuthTokenSource
+from bearerd.oauth.exchange import open_session
+from bearerd.oauth.server import OAuthServer
 from faults import (
     FaultServer,
     Step,
@@ -55,7 +57,7 @@ def answer(document: Any, status: str = "200 OK", *fields: str) -> bytes:
 
 @asynccontextmanager
 async def token_source(source: OAuthSource, reply_s: float = 5.0) -> AsyncIterator[OAuthTokenSource]:
-    adapter = OAuthTokenSource(source, SystemClock(), open_session(), reply_s=reply_s)
+    adapter = OAuthTokenSource(OAuthServer(source, SystemClock(), open_session()), reply_s=reply_s)
     try:
         yield adapter
     finally:
