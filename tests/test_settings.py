@@ -358,6 +358,70 @@ def test_bad_keys(folder: Path, written: str) -> None:
     assert refuse(folder, STORE + 'key_secret_file = "key"\n') == f"store.key_secret_file: key {problem}"
 
 
+VAULTED = 'path = "vault"\nkey_source = "file"\nkey_file = "vault.key"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "expected", "ignored"),
+    [
+        (VAULTED, {"KIND": "memory"}, {"kind": "memory"}, {"key_file", "key_source", "path"}),
+        ('kind = "memory"\n', {"PATH": "/vault"}, {"kind": "auto", "path": "/vault"}, {"kind"}),
+        (VAULTED, {"KEY_SECRET": KEY_TEXT}, {"key_source": "secret"}, {"key_file", "key_source"}),
+        (VAULTED, {"KEY_SOURCE": "keychain"}, {"key_source": "keychain"}, {"key_file"}),
+        (VAULTED, {"KEY_FILE": "/other"}, {"key_source": "file", "key_file": "/other"}, set()),
+        ('key_secret_file = "key"\n', {"KEY_FILE": "/other"}, {"key_source": "file"}, {"key_secret_file"}),
+        (
+            'key_secret_file = "key"\n',
+            {"KEY_SECRET": KEY_TEXT},
+            {"key_source": "secret"},
+            {"key_secret_file"},
+        ),
+        (
+            'kind = "memory"\npath = "vault"\n',
+            {"KEY_SOURCE": "file"},
+            {"kind": "auto", "key_source": "file"},
+            {"kind"},
+        ),
+    ],
+)
+def test_what_does_not_go_with_the_environment_is_ignored(
+    folder: Path, text: str, environ: Mapping[str, str], expected: Mapping[str, str], ignored: set[str]
+) -> None:
+    found = read(folder, STORE + text, {f"BEARERD_STORE__{key}": value for key, value in environ.items()})
+    store = found.configuration.store
+    assert {key: getattr(store, key) for key in expected} == expected
+    [variable] = environ
+    by = f"for it does not go with store.{variable.lower()} from BEARERD_STORE__{variable}; take one of them out"
+    assert set(found.warnings) == {f"store.{key} (from {found.path}): is ignored, {by}" for key in ignored}
+    file = {setting.name for setting in found.settings if setting.source.startswith("file ")}
+    assert not file & {f"store.{key}" for key in ignored}
+
+
+def test_what_does_not_go_together_in_one_source_is_an_error_whatever_the_other_says(folder: Path) -> None:
+    environ = {"BEARERD_STORE__KIND": "memory", "BEARERD_STORE__PATH": "vault"}
+    assert refuse(folder, STORE + VAULTED, environ) == (
+        'store.path (from BEARERD_STORE__PATH): does not belong to kind = "memory"; '
+        "take it out or choose another kind"
+    )
+    assert "does not belong to key_source" in refuse(
+        folder, STORE + 'key_source = "auto"\nkey_file = "x"\n', {"BEARERD_STORE__KIND": "vault"}
+    )
+
+
+def test_what_is_ignored_has_to_be_good_all_the_same(folder: Path) -> None:
+    assert "did you mean" in refuse(folder, STORE + 'key_source = "fil"\n', {"BEARERD_STORE__KIND": "memory"})
+
+
+def test_a_secret_that_is_ignored_is_still_in_the_file(folder: Path) -> None:
+    path = folder / "bearerd.toml"
+    path.write_text(
+        '[accounts.work]\ntoken_file = "secret"\n' + ROOT + f'[store]\nkey_secret = "{KEY_TEXT}"\n'
+    )
+    path.chmod(0o644)
+    _, warning = load(path, {}, {"BEARERD_STORE__KIND": "memory"}).warnings
+    assert "other users can read it" in warning
+
+
 def shown_of(folder: Path, text: str) -> dict[str, object]:
     """The settings of the store that are shown, without the section's name."""
     settings = read(folder, STORE + text).settings

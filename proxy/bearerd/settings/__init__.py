@@ -11,6 +11,7 @@ from bearerd.places import default_path, find_file
 from bearerd.settings.effective import (
     Setting,
     build_configuration,
+    drop_unfit,
     list_settings,
     list_warnings,
     settle_all,
@@ -58,14 +59,15 @@ def load(path: Path | None, flags: Mapping[str, object], environ: Mapping[str, s
     if file is None and not _configures(values):
         problems.check()
         raise NotConfigured(_NOT_CONFIGURED.format(path=default_path()))
-    settings = validate(values, problems)
+    kept, ignored = drop_unfit(validate(values, problems), values)
+    settings = validate(kept, problems)
     settled = settle_all(settings)
-    configuration = build_configuration(settings, settled, values, problems)
+    configuration = build_configuration(settings, settled, kept, problems)
     return Loaded(
         configuration,
         file,
-        tuple(list_settings(settled, values)),
-        tuple(list_warnings(configuration, values)),
+        tuple(list_settings(settled, kept)),
+        (*ignored, *list_warnings(configuration, values)),
     )
 
 

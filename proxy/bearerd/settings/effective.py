@@ -18,8 +18,8 @@ from bearerd.settings.accounts import KEYS, build_account, check_account, settle
 from bearerd.settings.files import Invalid, PathOf, Problem
 from bearerd.settings.model import NAMED, SINGLE, AccountTable, ListenTable, RouteTable, Settings, StoreTable
 from bearerd.settings.problems import Problems, describe, setting_name, suggest
-from bearerd.settings.sources import SettingPath, Values, build_tree, is_table
-from bearerd.settings.store import build_store, check_store, settle_store, used_keys
+from bearerd.settings.sources import PRECEDENCE, SettingPath, Values, build_tree, is_table
+from bearerd.settings.store import build_store, check_store, find_unfit, settle_store, used_keys
 
 _SECRET_KEYS: Final = frozenset({"client_secret", "key_secret", "refresh_token", "token"})
 _Built = TypeVar("_Built")
@@ -54,6 +54,21 @@ def _name(location: tuple[str | int, ...], values: Values) -> str:
     name = setting_name(location)
     given = values.get(tuple(str(part) for part in location[: 3 if location[0] in NAMED else 2]))
     return name if given is None or given.origin.kind == "file" else f"{name} (from {given.origin.name})"
+
+
+def drop_unfit(settings: Settings, values: Values) -> tuple[Values, list[str]]:
+    """The values without those of the store that a more specific source rules out, and a warning for each of them."""
+    ranks = {
+        key: PRECEDENCE.index(values["store", key].origin.kind) for key in settings.store.model_fields_set
+    }
+    unfit = dict(find_unfit(settings.store, ranks))
+    kept = {path: given for path, given in values.items() if path[0] != "store" or path[-1] not in unfit}
+    warnings = [
+        f"{setting_name(('store', key))} (from {values['store', key].origin.name}): is ignored, for it does not go "
+        f"with {setting_name(('store', other))} from {values['store', other].origin.name}; take one of them out"
+        for key, other in unfit.items()
+    ]
+    return kept, warnings
 
 
 def settle_all(settings: Settings) -> Settings:

@@ -21,6 +21,7 @@ PREFIX: Final = "BEARERD_"
 UPSTREAM_VARIABLE: Final = "BEARERD_UPSTREAM"
 HOOK_VARIABLES: Final = frozenset({"BEARERD_LOGIN_ACCOUNT", "BEARERD_LOGIN_URL"})
 """What hooks are run with. They set nothing; a hook may run bearerd."""
+PRECEDENCE: Final = ("flag", "environment", "file")
 TEXT_LIMIT: Final = 64 << 10
 
 _FLAGS: Final = {"port": ("listen", "port"), "log_level": ("log", "level")}

@@ -1,6 +1,6 @@
 """From the table of the store to the store: where the vault is, and where its key is from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,32 @@ _TELLING: Final[dict[str, KeySourceName]] = {
     "key_secret_file": "secret",
     "key_file": "file",
 }
+
+
+def find_unfit(table: StoreTable, ranks: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """Each key that a more specific source rules out, and that source's key which does.
+
+    `ranks` has the source of each key, the most specific one lowest. Keys of one source are not held against each
+    other: that is a mistake and no choice.
+    """
+    kept: list[str] = []
+    for key in sorted(table.model_fields_set, key=lambda key: (ranks[key], key)):
+        ruling = (other for other in kept if ranks[other] < ranks[key] and _clash(table, other, key))
+        if other := next(ruling, None):
+            yield key, other
+        else:
+            kept.append(key)
+
+
+def _clash(table: StoreTable, one: str, other: str) -> bool:
+    pair = {one, other}
+    if "kind" in pair:
+        return table.kind == "memory"
+    if "path" in pair:
+        return False
+    if "key_source" in pair:
+        return not pair <= {"key_source"} | _KEYS[str(table.key_source)]
+    return True  # each of the others is a key by itself
 
 
 def settle_store(table: StoreTable) -> StoreTable:
