@@ -273,6 +273,13 @@ BAD = {
             "which would show the secret; use https"
         ),
     ),
+    "page that a shell would act on": (
+        EXPLICIT.replace("/authorize?", "/$(x)?"),
+        (
+            "accounts.work.authorization_endpoint: has a character that does not belong into an address; "
+            "percent-encode it"
+        ),
+    ),
     "login": (
         LOGIN + 'login = "no"\n',
         "accounts.work.login: is neither true nor false; write one of them, without quotes",

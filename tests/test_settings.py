@@ -274,6 +274,27 @@ def test_upstreams_by_flag_or_variable(folder: Path, by_flag: bool) -> None:
     )
 
 
+def test_variables_of_a_route(folder: Path) -> None:
+    text = STATIC + ROOT + 'exec_env = ["OPENAI_BASE_URL=/v1", "API"]\n'
+    (route,) = configure(folder, text).routes
+    assert route.exec_env == (("OPENAI_BASE_URL", "/v1"), ("API", ""))
+    (route,) = configure(folder, text, {"BEARERD_ROUTES__/__EXEC_ENV": "A_URL,B_URL=/b/"}).routes
+    assert route.exec_env == (("A_URL", ""), ("B_URL", "/b/"))
+
+
+@pytest.mark.parametrize("written", ["", "1A", "A B", "A=v1", "A=", "A=/?x", "A-B", "A=/\\u0000"])
+def test_bad_variables_of_a_route(folder: Path, written: str) -> None:
+    assert refuse(folder, STATIC + ROOT + f'exec_env = ["{written}"]\n') == (
+        'routes."/".exec_env[0]: is not a variable; write it like "API_BASE_URL", or "API_BASE_URL=/v1"'
+    )
+
+
+def test_a_variable_of_a_route_that_is_ours(folder: Path) -> None:
+    assert refuse(folder, STATIC + ROOT + 'exec_env = ["bearerd_url"]\n') == (
+        'routes."/".exec_env[0]: is a variable of bearerd\'s own; choose another name'
+    )
+
+
 def test_a_flag_beats_the_variable_of_the_same_upstream(folder: Path) -> None:
     environ = {"BEARERD_UPSTREAM": "https://variable.example.com"}
     found = configure(folder, STATIC, environ, upstream=("https://flag.example.com",))

@@ -49,13 +49,15 @@ class Origin:
 class Route:
     """Calls under `prefix` go to `origin` under `base`, with a token of `account`.
 
-    `prefix` and `base` are raw paths without a trailing slash; the root is the empty one.
+    `prefix` and `base` are raw paths without a trailing slash; the root is the empty one. `exec_env` has variables
+    that `bearerd exec` sets, each with the path that its value has after the prefix.
     """
 
     prefix: bytes
     origin: Origin
     base: bytes
     account: str
+    exec_env: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:

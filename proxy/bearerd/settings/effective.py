@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,6 +20,7 @@ from bearerd.settings.model import NAMED, SINGLE, AccountTable, ListenTable, Rou
 from bearerd.settings.problems import Problems, describe, setting_name, suggest
 from bearerd.settings.sources import PRECEDENCE, SettingPath, Values, build_tree, is_table
 from bearerd.settings.store import build_store, check_store, find_unfit, settle_store, used_keys
+from bearerd.settings.values import split_variable
 
 _SECRET_KEYS: Final = frozenset({"client_secret", "key_secret", "refresh_token", "token"})
 _Built = TypeVar("_Built")
@@ -176,7 +177,7 @@ def _build_routes(settled: Settings, values: Values, problems: Problems) -> list
         if text is not None:
             problems.add(_name(("routes", prefix, "account"), values), text)
         try:
-            route = parse_route(prefix, table.upstream, str(table.account))
+            route = _build_route(prefix, table)
         except ValueError as exc:
             problems.add(setting_name(("routes", prefix)), str(exc))
             continue
@@ -184,6 +185,12 @@ def _build_routes(settled: Settings, values: Values, problems: Problems) -> list
             problems.add(setting_name(("routes", prefix)), "is the same route as one above; keep one of them")
         routes[route.prefix] = route
     return list(routes.values())
+
+
+def _build_route(prefix: str, table: RouteTable) -> Route:
+    """Raises ValueError."""
+    route = parse_route(prefix, table.upstream, str(table.account))
+    return replace(route, exec_env=tuple(split_variable(variable) for variable in table.exec_env))
 
 
 def _check_account_of(table: RouteTable, names: list[str]) -> str | None:

@@ -19,6 +19,7 @@ from bearerd.settings.values import (
     parse_error_code,
     parse_key,
     parse_loopback,
+    parse_page,
     parse_parameters,
     parse_path,
     parse_public_url,
@@ -29,6 +30,7 @@ from bearerd.settings.values import (
     parse_size,
     parse_token_path,
     parse_upstream,
+    parse_variable,
 )
 
 GrantName = Literal["authorization_code", "client_credentials", "refresh_token", "command", "file", "static"]
@@ -72,7 +74,7 @@ class AccountTable(Table):
     grant: GrantName | None = None
     issuer: Endpoint | None = None
     token_endpoint: Endpoint | None = None
-    authorization_endpoint: Endpoint | None = None
+    authorization_endpoint: Annotated[Text, AfterValidator(parse_page)] | None = None
     device_authorization_endpoint: Endpoint | None = None
     revocation_endpoint: Endpoint | None = None
     client_id: Text | None = None
@@ -99,6 +101,7 @@ class RouteTable(Table):
 
     upstream: Annotated[Text, AfterValidator(parse_upstream)]
     account: Text | None = None
+    exec_env: list[Annotated[str, AfterValidator(parse_variable)]] = []
 
 
 class LimitsTable(Table):

@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from bearerd.core.grants import parse_token
-from bearerd.core.metadata import check_endpoint
+from bearerd.core.metadata import check_browser_url, check_endpoint
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import parse_origin
 from bearerd.core.vault import encode_key
@@ -33,6 +33,7 @@ _AUTHORITY: Final = re.compile(
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 appendix A.4
 _SECRET: Final = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendices A.2 and A.17
 _URI: Final = re.compile(r"[\x21\x22\x24-\x7e]+")  # visible ASCII but the fragment's mark
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:=/[A-Za-z0-9._~/-]*)?")
 _REDIRECT_PATH: Final = re.compile(r"[A-Za-z0-9._~/-]*")
 _PARAMETER: Final = re.compile(r"[A-Za-z0-9._-]+")  # RFC 6749 appendix A
 _OWN_PARAMETERS: Final = {
@@ -117,6 +118,12 @@ def parse_endpoint(value: str) -> str:
     return check_endpoint(value)
 
 
+def parse_page(value: str) -> str:
+    """An endpoint that a browser opens."""
+    _split(value)
+    return check_browser_url(value)
+
+
 def parse_public_url(value: str) -> str:
     """An origin in its usual spelling."""
     _split(value)
@@ -153,6 +160,21 @@ def parse_error_code(value: str) -> str:
     if not _SCOPE.fullmatch(value):  # RFC 6749 appendix A.7, but for the space
         raise ValueError('is not an error code; write it like "bad_refresh_token"')
     return value
+
+
+def parse_variable(value: str) -> str:
+    """``NAME`` or ``NAME=/path``, as `split_variable` takes it apart."""
+    if not _VARIABLE.fullmatch(value):
+        raise ValueError('is not a variable; write it like "API_BASE_URL", or "API_BASE_URL=/v1"')
+    if value.upper().startswith("BEARERD_"):
+        raise ValueError("is a variable of bearerd's own; choose another name")
+    return value
+
+
+def split_variable(value: str) -> tuple[str, str]:
+    """The variable's name, and the path that its value has after the route's."""
+    name, _, path = value.partition("=")
+    return name, path
 
 
 def parse_resource(value: str) -> str:
