@@ -36,6 +36,8 @@ class Client:
 
     def authenticate(self, form: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
         """The headers and the form of a request to the token endpoint and its like."""
+        if self.auth == "none":
+            return {}, {**form, "client_id": self.client_id}
         if self.auth == "client_secret_post":
             return {}, {**form, "client_id": self.client_id, "client_secret": self.client_secret}
         pair = aiohttp.encode_basic_auth(quote_plus(self.client_id), quote_plus(self.client_secret))
@@ -44,6 +46,8 @@ class Client:
 
 BASIC_CLIENT: Final = Client("basic-client", "b: s%cret+/&=", "client_secret_basic")
 POST_CLIENT: Final = Client("post-client", "p: s%cret+/&=", "client_secret_post")
+APP_CLIENT: Final = Client("app-client", "", "none")
+"""Public, with PKCE, for logins: on loopback redirect URIs, and on other devices."""
 RESOURCE_SERVER: Final = Client("resource-server", "resource-server-secret", "client_secret_basic")
 
 
@@ -119,8 +123,14 @@ def hash_of(token: str) -> str:
 class OidcPeer:
     """The server, running between ``__aenter__`` and ``__aexit__``. Lifetimes are whole seconds."""
 
-    def __init__(self, *, access_token_s: int = 600, refresh_token_s: int = 86_400) -> None:
-        self._settings = {"access_token_s": access_token_s, "refresh_token_s": refresh_token_s}
+    def __init__(
+        self, *, access_token_s: int = 600, refresh_token_s: int = 86_400, device_code_s: int = 600
+    ) -> None:
+        self._settings = {
+            "access_token_s": access_token_s,
+            "refresh_token_s": refresh_token_s,
+            "device_code_s": device_code_s,
+        }
         self._process: asyncio.subprocess.Process
         self._stderr: IO[bytes]
         self._http: aiohttp.ClientSession

@@ -16,6 +16,7 @@ const settings = {
   port: 0,
   access_token_s: 600,
   refresh_token_s: 86_400,
+  device_code_s: 600,
   ...JSON.parse(process.argv[2] ?? '{}'),
 };
 const HOST = '127.0.0.1';
@@ -43,6 +44,21 @@ class Adapter {
 
   async find(id) {
     return store.get(this.key(id));
+  }
+
+  async findBy(name, value) {
+    for (const [key, payload] of store) {
+      if (key.startsWith(`${this.model}:`) && payload[name] === value) return payload;
+    }
+    return undefined;
+  }
+
+  async findByUid(uid) {
+    return this.findBy('uid', uid);
+  }
+
+  async findByUserCode(userCode) {
+    return this.findBy('userCode', userCode);
   }
 
   async consume(id) {
@@ -81,17 +97,31 @@ const CLIENTS = [
   buildClient('resource-server', 'resource-server-secret', 'client_secret_basic', []),
 ];
 
+const LOGIN_CLIENTS = [
+  {
+    client_id: 'app-client',
+    token_endpoint_auth_method: 'none',
+    application_type: 'native', // a loopback redirect URI matches on any port (RFC 8252 section 7.3)
+    grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
+    redirect_uris: ['http://127.0.0.1/-/callback', 'http://localhost/registered/elsewhere'],
+    response_types: ['code'],
+    scope: SCOPES.join(' '),
+    id_token_signed_response_alg: 'ES256',
+  },
+];
+
 function buildProvider(issuer) {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   return new Provider(issuer, {
     adapter: Adapter,
-    clients: CLIENTS,
+    clients: [...CLIENTS, ...LOGIN_CLIENTS],
     clockTolerance: 0,
     cookies: { keys: ['tests only'] },
     enabledJWA: { idTokenSigningAlgValues: ['ES256'] },
     features: {
       clientCredentials: { enabled: true },
-      devInteractions: { enabled: false },
+      deviceFlow: { enabled: true },
+      devInteractions: { enabled: true }, // its own forms: any name, any password
       introspection: {
         enabled: true,
         allowedPolicy: (_, client, token) =>
@@ -105,10 +135,14 @@ function buildProvider(issuer) {
     scopes: SCOPES,
     ttl: {
       AccessToken: settings.access_token_s,
+      AuthorizationCode: 60,
       ClientCredentials: settings.access_token_s,
+      DeviceCode: settings.device_code_s,
       Grant: GRANT_S,
       IdToken: settings.access_token_s,
+      Interaction: 600,
       RefreshToken: settings.refresh_token_s,
+      Session: 600,
     },
   });
 }
