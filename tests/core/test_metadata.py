@@ -4,10 +4,14 @@ import json
 
 import pytest
 
+from bearerd.core.accounts import Grant, OAuthSource
 from bearerd.core.metadata import (
     Metadata,
     MetadataError,
+    check_browser_url,
     check_endpoint,
+    configured,
+    override,
     parse_metadata,
     well_known_urls,
 )
@@ -175,3 +179,72 @@ class TestQuery:
     def test_it_is_a_query_and_no_more(self, query: str) -> None:
         with pytest.raises(ValueError, match="in its query"):
             check_endpoint(f"https://login.example.com/token?{query}")
+
+
+class TestLogins:
+    FULL = Metadata(
+        ISSUER,
+        "https://login.test/token",
+        "https://login.test/authorize",
+        "https://login.test/device",
+        "https://login.test/revoke",
+        iss_required=True,
+    )
+
+    def test_every_endpoint_of_a_login(self) -> None:
+        body = document(
+            authorization_endpoint="https://login.test/authorize",
+            device_authorization_endpoint="https://login.test/device",
+            revocation_endpoint="https://login.test/revoke",
+            authorization_response_iss_parameter_supported=True,
+            code_challenge_methods_supported=["plain", "S256"],
+        )
+        assert parse_metadata(ISSUER, body) == self.FULL
+
+    @pytest.mark.parametrize(
+        ("methods", "pkce"), [(["plain"], False), ([], False), (["S256"], True), (None, True)]
+    )
+    def test_pkce_is_doubted_only_where_the_server_says_so(self, methods: object, *, pkce: bool) -> None:
+        assert parse_metadata(ISSUER, document(code_challenge_methods_supported=methods)).pkce is pkce
+
+    @pytest.mark.parametrize(
+        "name", ["authorization_endpoint", "device_authorization_endpoint", "revocation_endpoint"]
+    )
+    @pytest.mark.parametrize(("url", "problem"), UNFIT)
+    def test_threat_6_every_endpoint_is_checked(self, name: str, url: str, problem: str) -> None:
+        with pytest.raises(MetadataError, match=f"has an? {name} that {problem}"):
+            parse_metadata(ISSUER, document(**{name: url}))
+
+    @pytest.mark.parametrize("iss", ["true", 1, None, []])
+    def test_only_true_is_a_promise(self, iss: object) -> None:
+        body = document(authorization_response_iss_parameter_supported=iss)
+        assert not parse_metadata(ISSUER, body).iss_required
+
+    def test_what_is_configured_goes_first(self) -> None:
+        source = OAuthSource(Grant.AUTHORIZATION_CODE, "cli", revocation_endpoint="https://other.test/")
+        assert configured(source) is None
+        changed = override(self.FULL, source)
+        assert changed.revocation_endpoint == "https://other.test/"
+        assert changed.authorization_endpoint == "https://login.test/authorize"
+
+    def test_endpoints_without_an_issuer(self) -> None:
+        source = OAuthSource(
+            Grant.AUTHORIZATION_CODE,
+            "cli",
+            token_endpoint="https://login.test/token",
+            authorization_endpoint="https://login.test/authorize",
+        )
+        assert configured(source) == Metadata(
+            None, "https://login.test/token", "https://login.test/authorize"
+        )
+
+
+@pytest.mark.parametrize("url", ["https://login.test/a?b=c&d=%20", "http://127.0.0.1:9/x", "https://[::1]/"])
+def test_a_url_for_a_browser(url: str) -> None:
+    assert check_browser_url(url) == url
+
+
+@pytest.mark.parametrize("character", [*"$`\\\"'<>|;()*!^{} \n\x00\x7f\u00e9"])
+def test_threat_6_nothing_a_shell_acts_on_is_opened(character: str) -> None:
+    with pytest.raises(ValueError, match=r"^(has|is) "):
+        check_browser_url(f"https://login.test/a{character}b")

@@ -41,6 +41,7 @@ RECORDS = st.builds(
     st.floats(0, 1e12),
     st.none() | TEXTS,
     st.none() | st.text(),
+    subject=st.none() | st.text(),
 ) | st.builds(Tombstone, st.integers(0, 2**63))
 
 

@@ -40,10 +40,10 @@ def check_id_token(
         raise IdTokenError("the ID token has expired, or this machine's clock is wrong")
     if nonce is not None and claims.get("nonce") != nonce:
         raise IdTokenError("the ID token answers another login than this one")
-    return label(claims)
+    return _label(claims)
 
 
-def label(claims: dict[str, Any]) -> str | None:
+def _label(claims: dict[str, Any]) -> str | None:
     """The first claim that people know themselves by, fit to be printed."""
     for name in _LABELS:
         value = claims.get(name)
