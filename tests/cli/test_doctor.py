@@ -440,6 +440,22 @@ class TestPermissions:
         ]
         assert patient.lines("writable", code=0)[0].startswith("warn not tried")
 
+    @pytest.mark.parametrize("made", [True, False])
+    def test_a_folder_that_another_user_could_exchange(self, patient: Patient, *, made: bool) -> None:
+        if not made:
+            patient.configure(STORE.replace('"vault"', '"new/vault"'))
+        patient.home.chmod(0o777)
+        path = patient.vault if made else patient.home / "new" / "vault"
+        [line] = patient.lines("permissions", code=1)
+        assert line == (
+            f"FAIL {path} could be exchanged for another folder: other users can write to {patient.home}; "
+            f"chmod go-w {patient.home}, or chmod +t {patient.home} if it is meant for all, "
+            "or name another store.path"
+        )
+        if made:
+            assert patient.lines("lock", code=1)[0].startswith("warn not tried")
+            assert patient.lines("writable", code=1)[0].startswith("warn not tried")
+
     def test_a_folder_of_other_things(self, patient: Patient) -> None:
         patient.vault.chmod(0o755)
         (patient.vault / "letter.txt").touch(0o600)

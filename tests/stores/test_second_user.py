@@ -82,6 +82,10 @@ class Vault:
             (self.path / name).write_bytes(data)
             (self.path / name).chmod(0o600)
 
+    async def folder_of_lock(self) -> None:
+        async with self.lock.hold():
+            """Made if it is missing."""
+
     def contents(self) -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in (*self.path.iterdir(), self.key_file)}
 
@@ -171,6 +175,15 @@ class TestThereFirst:
             await vault.store.save(FIRST)
         assert list((shared / "theirs").iterdir()) == []
 
+    async def test_a_link_on_the_way_is_refused(self, shared: Path) -> None:
+        """To a folder that is ours: they can turn it to another one between two uses."""
+        (shared / "ours").mkdir(mode=0o700)
+        assert as_nobody('ln -s "$1/ours" "$1/link"', shared) == 0
+        vault = Vault(shared / "link")
+        with pytest.raises(StoreError, match=r"could be exchanged .*: \S+/link belongs to another user"):
+            await vault.folder_of_lock()
+        assert list((shared / "ours").iterdir()) == []
+
     @pytest.mark.parametrize("made", ['touch "$1"', 'mkdir "$1"', 'ln -s /nowhere "$1"'])
     async def test_locks_beside_the_folder_mean_nothing(self, vault: Vault, shared: Path, made: str) -> None:
         for name in (f"{WORK.stem}.lock", "key.lock", "vault.lock"):
@@ -203,10 +216,15 @@ class TestThereFirst:
     async def test_a_folder_put_in_place_of_ours_is_refused_and_ours_stays_closed(
         self, vault: Vault, shared: Path
     ) -> None:
-        """In a folder where everybody may move anybody's files, only that can be done."""
-        shared.chmod(0o777)
+        """Where everybody may move anybody's files that can be done, and so such a place is not used at all."""
         await vault.fill()
+        shared.chmod(0o777)
+        with pytest.raises(
+            StoreError, match="could be exchanged for another folder: other users can write to"
+        ):
+            await vault.store.load()
         assert as_nobody('mv "$1" "$2/moved" && mkdir -m 777 "$1"', vault.path, shared) == 0
+        shared.chmod(0o1777)
         with pytest.raises(StoreError, match="belongs to another user"):
             await vault.store.load()
         assert as_nobody('cat "$1"/moved/*.vault', shared) != 0

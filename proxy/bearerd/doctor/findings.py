@@ -183,12 +183,19 @@ def judge_lock(held: Iterable[str], exclusion: Finding) -> Iterator[Finding]:
 def judge_permissions(sight: Sight, key_file: Seen | None, user: int) -> Iterator[Finding]:
     """Loosened modes are warned of, for bearerd mends them; what it refuses FAILs. A key that others read FAILs too."""
     findings = [
+        *_judge_way(sight),
         *_judge_folder(sight, user),
         *(found for seen in sight.files.values() if (found := _judge_file(sight, seen, user))),
         *([found] if key_file and (found := _judge_key_file(key_file, user)) else []),
     ]
     good = "there is no folder yet" if sight.folder is None else f"{sight.path} is this user's alone"
     yield from findings or [Finding(Level.OK, "permissions", good)]
+
+
+def _judge_way(sight: Sight) -> Iterator[Finding]:
+    if sight.weakness is not None:
+        text = f"{sight.path} could be exchanged for another folder: {sight.weakness.found}"
+        yield Finding(Level.FAIL, "permissions", text, f"{sight.weakness.cure}, or name another store.path")
 
 
 def _judge_folder(sight: Sight, user: int) -> Iterator[Finding]:
@@ -243,7 +250,9 @@ def _not_ours(seen: Seen, user: int, kind: Kind) -> str:
 def sound(sight: Sight, user: int) -> bool:
     """Whether the folder is as bearerd would leave it, so that a file may be put there to try it."""
     folder = sight.folder
-    return folder is not None and not _not_ours(folder, user, Kind.FOLDER) and folder.mode == 0o700
+    if folder is None or sight.weakness is not None:
+        return False
+    return not _not_ours(folder, user, Kind.FOLDER) and folder.mode == 0o700
 
 
 def judge_clock(records: Iterable[tuple[str, TokenSet | Tombstone | None]], now: float) -> Iterator[Finding]:

@@ -4,12 +4,14 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from bearerd.core.vault import SIZE_LIMIT
+from bearerd.stores.way import Weakness, find_weakness, own_home
 
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 SEALED: Final = (".vault", ".next")
@@ -43,23 +45,30 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """A folder, None where there is none, and what is in it, by name."""
+    """A folder, None where there is none, what is in it, by name, and what is wrong with the way to it."""
 
     path: Path
     folder: Seen | None
     files: dict[str, Seen]
+    weakness: Weakness | None = None
 
 
 def look(path: Path) -> Sight:
     """The folder, and what its sealed files hold."""
-    folder = look_at(path, read=False)
+    folder, weakness = look_at(path, read=False), _weakness(path)
     if folder is None or folder.kind is not Kind.FOLDER:
-        return Sight(path, folder, {})
+        return Sight(path, folder, {}, weakness)
     try:
         names = sorted(os.listdir(path))  # noqa: PTH208  # names are all that is wanted
     except OSError as exc:
-        return Sight(path, _unreadable(folder, exc), {})
-    return Sight(path, folder, {seen.name: seen for seen in _files(path, names)})
+        return Sight(path, _unreadable(folder, exc), {}, weakness)
+    return Sight(path, folder, {seen.name: seen for seen in _files(path, names)}, weakness)
+
+
+def _weakness(path: Path) -> Weakness | None:
+    with suppress(OSError):  # what cannot be looked at is told of by who looks at the folder
+        return find_weakness(path.parent, own_home())
+    return None
 
 
 def _files(path: Path, names: list[str]) -> Iterator[Seen]:

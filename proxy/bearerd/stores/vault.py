@@ -1,6 +1,7 @@
 """The vault: one sealed file per account, in a folder of our own.
 
 Whatever the umask, the folder is 0700 and each file 0600, and both are ours: links and other users' files are refused.
+So is a folder that another user could rename: two processes would then lock two folders, and both spend one token.
 A save is durable before it is visible: ``NAME.next`` is written and synced, renamed over ``NAME.vault``, and the folder
 synced. A loader takes an authentic ``NAME.next`` of higher generation for what it is: a save that was interrupted
 after its last byte.
@@ -13,6 +14,7 @@ import secrets
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +23,7 @@ from bearerd.core.failures import FailureNote, encode_note, parse_note
 from bearerd.core.tokens import TokenSet, Tombstone
 from bearerd.core.vault import NONCE_BYTES, SIZE_LIMIT, Identity, Key, OtherKey, VaultError, seal, unseal
 from bearerd.errors import StoreError, StoreUnwritable
+from bearerd.stores.way import find_weakness, own_home
 
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _ENDINGS: Final = (".vault", ".next", ".lock", ".failure", ".noting", ".probe")
@@ -99,10 +102,9 @@ class VaultFolder:
     def _opened(self) -> Iterator[int]:
         """The folder itself, made if it is missing. Raises StoreError where it is not ours to use."""
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                self._path.mkdir(mode=0o700)
-                self._path.chmod(0o700)  # the umask may have taken even our own access away
+            self._check_way()
+            if _make_folders(self._path):
+                self._check_way()  # another user may have been faster
             folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as exc:
             raise self._unusable("", exc) from None
@@ -115,6 +117,13 @@ class VaultFolder:
             yield folder
         finally:
             os.close(folder)
+
+    def _check_way(self) -> None:
+        if weakness := find_weakness(self._path.parent, own_home()):
+            raise StoreError(
+                f"{self._path} could be exchanged for another folder: {weakness.found}; "
+                f"{weakness.cure}, or name another store.path"
+            )
 
     def _claim(self, folder: int) -> None:
         """Close a folder to others, unless it is plainly not a vault's: a home, a shared one."""
@@ -140,6 +149,16 @@ class VaultFolder:
         return StoreError(
             f"{self._path / name} cannot be used: {reason}; mend that or name another store.path"
         )
+
+
+def _make_folders(path: Path) -> bool:
+    """Make those that are missing, for us alone: pathlib leaves all but the last to the umask. True if any were."""
+    missing = list(takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
+    for folder in reversed(missing):
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            folder.chmod(0o700)  # the umask may have taken even our own access away
+    return bool(missing)
 
 
 @contextmanager
