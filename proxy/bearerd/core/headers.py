@@ -32,6 +32,7 @@ _REQUEST_DROPPED: Final = HOP_BY_HOP | frozenset(
         b"forwarded",
     }
 )
+OWN_COOKIES: Final = b"bearerd_"  # how the names of our pages' cookies begin
 _RESPONSE_OWN: Final = frozenset({b"alt-svc", b"proxy-authenticate"})
 
 
@@ -59,12 +60,36 @@ def request_headers(
     """
     dropped = nominated(headers)
     kept = [(b"Host", authority)]
-    kept += [(name, value) for name, value in headers if not _drops_request_field(name.lower(), dropped)]
+    for name, value in headers:
+        lower = name.lower()
+        if _drops_request_field(lower, dropped):
+            continue
+        passed = strip_own_cookies(value) if lower == b"cookie" and OWN_COOKIES in value else value
+        if passed or not value:
+            kept.append((name, passed))
     kept.append((b"Via", via))
     if framing is not None:
         kept.append(framing)
     kept.append((b"Authorization", authorization))
     return kept
+
+
+def strip_own_cookies(value: bytes) -> bytes:
+    """A Cookie field's value without the cookies of our own pages; what is left of it is as it was."""
+    pairs = value.split(b";")
+    kept = [pair for pair in pairs if not pair.lstrip().startswith(OWN_COOKIES)]
+    return value if len(kept) == len(pairs) else b";".join(kept).strip()
+
+
+def cookie(headers: RawHeaders, name: str) -> str | None:
+    """The value of the first cookie called `name` (RFC 6265 section 4.2.1)."""
+    start = name.encode() + b"="
+    for key, value in headers:
+        if key.lower() == b"cookie":
+            for pair in value.split(b";"):
+                if pair.strip().startswith(start):
+                    return pair.strip()[len(start) :].decode("latin-1")
+    return None
 
 
 def _drops_request_field(name: bytes, dropped: frozenset[bytes]) -> bool:

@@ -12,7 +12,8 @@ from bearerd.errors import TokenError, TokenUnavailable, UpstreamError, Upstream
 class Problem:
     """One answer of our own. `code` is what programs test; `detail` is for people and names the cure.
 
-    `proxy_error` is a Proxy-Status error type. `close` says that the connection cannot go on.
+    `proxy_error` is a Proxy-Status error type. `close` says that the connection cannot go on. `login_url` is where
+    a person can mend it.
     """
 
     status: int
@@ -21,6 +22,7 @@ class Problem:
     proxy_error: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = False
+    login_url: str | None = None
 
 
 TITLES: Final = {
@@ -46,26 +48,47 @@ def problem_body(problem: Problem) -> bytes:
         "code": problem.code,
         "detail": problem.detail,
     }
+    if problem.login_url:
+        document["login_url"] = problem.login_url
     return json.dumps(document, indent=2).encode("ascii") + b"\n"
 
 
 def problem_headers(problem: Problem) -> list[tuple[str, str]]:
     """All fields of the answer but those of framing."""
-    fields = [("Content-Type", "application/problem+json"), ("Cache-Control", "no-store"), *problem.headers]
+    return [
+        ("Content-Type", "application/problem+json"),
+        ("Cache-Control", "no-store"),
+        *problem_fields(problem),
+    ]
+
+
+def problem_fields(problem: Problem) -> list[tuple[str, str]]:
+    """The fields that the answer has whatever its body is."""
+    fields = list(problem.headers)
     if problem.proxy_error:
         fields.append(("Proxy-Status", f"bearerd; error={problem.proxy_error}"))
     return fields
 
 
-def no_token(account: str, error: TokenError) -> Problem:
-    """503 for a call without a token: with Retry-After if one may come by itself, else asking for a login."""
+def no_token(account: str, error: TokenError, login_url: str | None = None) -> Problem:
+    """503 for a call without a token: with Retry-After if one may come by itself, else asking for a login.
+
+    `login_url` is the account's, if a person may log in to it here.
+    """
     detail = f"account {account}: {error}"
     if isinstance(error, TokenUnavailable):
         seconds = max(1, math.ceil(error.retry_after_s))
         return Problem(
             503, "token_unavailable", detail, "proxy_internal_error", (("Retry-After", str(seconds)),)
         )
-    return Problem(503, "login_required", detail, "proxy_internal_error", (("x-should-retry", "false"),))
+    return Problem(
+        503,
+        "login_required",
+        detail,
+        "proxy_internal_error",
+        (("x-should-retry", "false"),),
+        login_url=login_url,
+    )
 
 
 def broken_upstream(error: UpstreamError) -> Problem:
