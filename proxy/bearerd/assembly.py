@@ -50,14 +50,22 @@ class SystemClock:
         return asyncio.get_running_loop().call_later(delay_s, callback)
 
 
-class AccountLog:
-    """Tells the log what happens to an account."""
+Heed = Callable[[str, State], None]
+"""Is told an account's new state."""
 
-    def __init__(self, account: str) -> None:
+
+class AccountLog:
+    """Tells the log what happens to an account, and `heed` what state it is in."""
+
+    def __init__(self, account: str, heed: Heed | None = None) -> None:
+        self._account = account
+        self._heed = heed
         self._log = structlog.get_logger("bearerd.tokens").bind(account=account)
 
     def changed(self, before: State, event: Event, after: State) -> None:
         del before
+        if self._heed is not None:
+            self._heed(self._account, after)
         match event:
             case RefreshSucceeded(token=token):
                 self._log.info(
@@ -132,19 +140,27 @@ def build_manager(account: Account, clock: Clock, vault: Vault | None, *, stays:
     return _build_manager(account, build_source(account, clock), clock, vault, stays=stays)
 
 
-def build_party(account: Account, clock: Clock, vault: Vault | None, *, stays: bool = True) -> Party | None:
+def build_party(
+    account: Account, clock: Clock, vault: Vault | None, *, stays: bool = True, heed: Heed | None = None
+) -> Party | None:
     """As `build_manager`, for an account that a login belongs to; None for any other."""
     if not isinstance(account.source, OAuthSource) or not account.source.spends:
         return None
     server = OAuthServer(account.source, clock, open_session())
-    manager = _build_manager(account, OAuthTokenSource(server), clock, vault, stays=stays)
+    manager = _build_manager(account, OAuthTokenSource(server), clock, vault, stays=stays, heed=heed)
     return Party(account.source, server, manager)
 
 
 def _build_manager(
-    account: Account, source: TokenSource, clock: Clock, vault: Vault | None, *, stays: bool
+    account: Account,
+    source: TokenSource,
+    clock: Clock,
+    vault: Vault | None,
+    *,
+    stays: bool,
+    heed: Heed | None = None,
 ) -> TokenManager:
-    observer = AccountLog(account.name)
+    observer = AccountLog(account.name, heed)
     store, lock = vault.open(account) if vault is not None else (MemoryStore(), MemoryLock())
     protocol = RefreshProtocol(source, store, lock, clock, observer, stays=stays)
     poll_s = FILE_POLL_S if isinstance(account.source, FileSource) else POLL_S

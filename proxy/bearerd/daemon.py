@@ -7,32 +7,43 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import structlog
 from aiohttp import web
 
-from bearerd.assembly import SystemClock, Vault, build_manager, first_refresh_token, needs_vault
+from bearerd.assembly import (
+    SystemClock,
+    Vault,
+    build_manager,
+    build_party,
+    first_refresh_token,
+    needs_vault,
+)
+from bearerd.control.login import BrowserLogins
 from bearerd.control.pages import Pages
 from bearerd.control.rendezvous import Origin
 from bearerd.control.socket import ControlSocket
 from bearerd.control.status import build_status
-from bearerd.core.accounts import Account
+from bearerd.core.accounts import Account, OAuthSource
 from bearerd.core.configuration import Configuration, Listen
-from bearerd.core.guard import Guard, Head, build_guard, origin_form, refuse
+from bearerd.core.guard import Guard, build_guard
 from bearerd.core.lifecycle import token_of
-from bearerd.core.problems import Problem
-from bearerd.core.targets import in_control, path_of
+from bearerd.core.redirects import Landing, build_base, build_login_url, find_landing
 from bearerd.core.tokens import TokenSet
-from bearerd.errors import ConfigError, Interrupted
+from bearerd.errors import CannotListen, ConfigError, Interrupted
 from bearerd.forward.handler import Forwarder
-from bearerd.forward.reply import answer_problem
 from bearerd.forward.spool import SpoolBudget
 from bearerd.forward.upstream import UpstreamPool
+from bearerd.front import Front
+from bearerd.hooks import LoginHook
+from bearerd.listening import open_sockets
 from bearerd.logs import frames
 from bearerd.ports import Clock
+from bearerd.tokens.logins import Logins
 from bearerd.tokens.manager import TokenManager
 
 T = TypeVar("T")
@@ -42,11 +53,6 @@ CUT_OFF_S: Final = 0.1  # for the server to end what the drain has not
 KEEPALIVE_S: Final = 75.0
 LINE_LIMIT: Final = 16 << 10
 FIELD_LIMIT: Final = 32 << 10
-
-
-_DEFECT: Final = Problem(
-    500, "internal_error", "bearerd met an error of its own; its log says where", "proxy_internal_error"
-)
 
 
 class Daemon:
@@ -67,6 +73,9 @@ class Daemon:
         self._starting: asyncio.Task[None]
         self._servers: list[asyncio.Server] = []
         self._server: web.Server | None = None
+        self._hook = LoginHook(configuration.on_login_needed, self._clock, os.environ)
+        self._browsers: BrowserLogins
+        self._login_urls: dict[str, str] = {}
         self._front: Front
         self._control = (
             ControlSocket(origin, self._managers, self.status, self._control_defect) if origin else None
@@ -82,9 +91,7 @@ class Daemon:
         """Raises ConfigError where an address cannot be listened on; nothing runs then."""
         sockets = listen(self._configuration.listen)
         self.port = sockets[0].getsockname()[1]
-        for name, account in self._configuration.accounts.items():
-            self._managers[name] = build_manager(account, self._clock, self._vault_of(account))
-        self._front = self._build_front()
+        self._front = self._build_front(self._build_logins())
         self._server = web.Server(
             self._front,
             handler_cancellation=True,
@@ -133,6 +140,8 @@ class Daemon:
             await self._server.shutdown(CUT_OFF_S)
         self._starting.cancel()
         await asyncio.gather(self._starting, return_exceptions=True)
+        await self._browsers.aclose()
+        await self._hook.aclose()
         await asyncio.gather(*(manager.aclose() for manager in self._managers.values()))
         self._pool.close()
         self._log.info("daemon.stopped")
@@ -140,14 +149,32 @@ class Daemon:
     def status(self) -> dict[str, Any]:
         """The status document."""
         states = {name: manager.state for name, manager in self._managers.items()}
-        return build_status(states, self._configuration.routes, self.addresses, self._clock.wall())
+        now = self._clock.wall()
+        return build_status(states, self._configuration.routes, self.addresses, now, self._login_urls)
 
     def _control_defect(self, exc: Exception) -> None:
         self._log.error("control.defect", trace=frames(exc))
 
-    def _build_front(self) -> "Front":
+    def _build_logins(self) -> Logins:
+        """The managers of all accounts, and the logins of those that have any."""
+        parties = {}
+        for name, account in self._configuration.accounts.items():
+            vault = self._vault_of(account)
+            party = build_party(account, self._clock, vault, heed=self._hook.changed)
+            if party is not None:
+                parties[name] = party
+            self._managers[name] = party.manager if party else build_manager(account, self._clock, vault)
+        return Logins(parties, self._clock)
+
+    def _build_front(self, logins: Logins) -> Front:
         pseudonym = f"bearerd-{secrets.token_hex(8)}"
-        limits = self._configuration.limits
+        limits, listen = self._configuration.limits, self._configuration.listen
+        base = build_base(listen.public_url, listen.hosts, self.port)
+        guard = build_guard(self.port, listen.allowed_hosts, pseudonym, listen.public_url)
+        landings = self._find_landings(logins.accounts, base, guard)
+        guard = replace(guard, callbacks=frozenset(landing.path.encode() for landing in landings.values()))
+        self._login_urls = {name: build_login_url(base, name) for name in logins.accounts}
+        self._browsers = BrowserLogins(logins, landings, guard)
         forwarder = Forwarder(
             self._configuration.routes,
             self._managers,
@@ -155,85 +182,31 @@ class Daemon:
             SpoolBudget(limits.replay_total, limits.replay_body),
             pseudonym=pseudonym,
             access=self._configuration.log.access,
+            login_urls=self._login_urls,
+            login_needed=lambda name: self._hook.refused(
+                name, self._managers[name].state, self._login_urls.get(name, f"{base}/-/")
+            ),
         )
-        listen = self._configuration.listen
-        guard = build_guard(self.port, listen.allowed_hosts, pseudonym, listen.public_url)
-        return Front(guard, forwarder, Pages(self.status))
+        return Front(guard, forwarder, Pages(self.status, self._browsers))
 
-
-class Front:
-    """The first to see a request: guard, then a page of our own or a call to forward."""
-
-    def __init__(self, guard: Guard, forwarder: Forwarder, pages: Pages) -> None:
-        self._guard = guard
-        self._forwarder = forwarder
-        self._pages = pages
-        self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._log = structlog.get_logger("bearerd.front")
-
-    async def drained(self, limit_s: float) -> None:
-        """Until no call is in flight, at most `limit_s` seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                await self._idle.wait()
-
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        self._in_flight += 1
-        self._idle.clear()
-        try:
-            return await self._answer(request)
-        finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
-
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        head = Head(
-            request.method,
-            origin_form(self._guard, request.raw_path.encode("utf-8", "surrogateescape")),
-            (request.version.major, request.version.minor),
-            request.raw_headers,
-        )
-        problem = refuse(self._guard, head)
-        if problem is not None:
-            return self._refused(head, problem)
-        if in_control(head.target):
-            page = self._pages.answer(head)
-            return answer_problem(page) if isinstance(page, Problem) else page
-        try:
-            return await self._forwarder.handle(request, head)
-        except ConnectionError:
-            raise
-        except Exception as exc:  # noqa: BLE001  # one call's defect must not show its values, nor end the daemon
-            self._log.error("request.defect", trace=frames(exc))
-            return answer_problem(_DEFECT)
-
-    def _refused(self, head: Head, problem: Problem) -> web.Response:
-        path = path_of(head.target).decode("latin-1")
-        self._log.warning("request.refused", problem=problem.code, method=head.method, path=path)
-        return answer_problem(problem)
+    def _find_landings(self, accounts: Iterable[str], base: str, guard: Guard) -> dict[str, Landing]:
+        landings = {}
+        for name in accounts:
+            source = self._configuration.accounts[name].source
+            redirect_uri = source.redirect_uri if isinstance(source, OAuthSource) else None
+            try:
+                landings[name] = find_landing(redirect_uri, base, guard.origins)
+            except ValueError as problem:
+                raise ConfigError(f"accounts.{name}.redirect_uri: {problem}") from None
+        return landings
 
 
 def listen(settings: Listen) -> list[socket.socket]:
-    """Bind every address, all on one port. An address family this machine lacks is left out; one in use is fatal.
-
-    Raises ConfigError.
-    """
-    sockets: list[socket.socket] = []
-    port = settings.port
-    for host in settings.hosts:
-        try:
-            sock = _bind(host, port)
-        except OSError as exc:
-            if exc.errno in _NO_FAMILY:
-                continue
-            for bound in sockets:
-                bound.close()
-            raise ConfigError(_cannot_listen(host, port, exc)) from None
-        port = sock.getsockname()[1]
-        sockets.append(sock)
+    """Bind every address, all on one port. Raises ConfigError."""
+    try:
+        sockets = open_sockets(settings.hosts, settings.port)
+    except CannotListen as problem:
+        raise ConfigError(f"listen.port: {problem}{_CURES.get(problem.number, _ANOTHER_PORT)}") from None
     if not sockets:
         raise ConfigError(
             f"listen.hosts: this machine has none of {', '.join(settings.hosts)}; use 127.0.0.1"
@@ -241,34 +214,11 @@ def listen(settings: Listen) -> list[socket.socket]:
     return sockets
 
 
-_NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if sys.platform != "win32":  # there it would let another process take the port over
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((host, port))
-        sock.listen(1024)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _cannot_listen(host: str, port: int, exc: OSError) -> str:
-    if exc.errno == errno.EADDRINUSE:
-        problem = "is in use by another program; stop it, or choose another with --port or listen.port"
-    elif exc.errno == errno.EACCES:
-        problem = "needs privileges; choose a port above 1023 with --port or listen.port"
-    else:
-        problem = "cannot be listened on; choose another with --port or listen.port"
-    return f"listen.port: {port} on {host} {problem}"
+_ANOTHER_PORT: Final = "; choose another with --port or listen.port"
+_CURES: Final = {
+    errno.EADDRINUSE: "; stop it, or choose another with --port or listen.port",
+    errno.EACCES: "; choose a port above 1023 with --port or listen.port",
+}
 
 
 def _host(listening: socket.socket) -> str:

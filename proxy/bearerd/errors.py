@@ -6,6 +6,7 @@
     +-- Interrupted            a signal asked the program to end
     +-- ConfigError            bad configuration; exit code 78
     |   +-- NotConfigured      there is no configuration at all
+    +-- CannotListen           an address cannot be listened on
     +-- TokenError             no token can be had
     |   +-- LoginRequired      a person must log in; exit code 4
     |   +-- TokenUnavailable   the token endpoint or source cannot give one now; retryable
@@ -38,6 +39,14 @@ class ConfigError(BearerdError):
 
 class NotConfigured(ConfigError):  # noqa: N818  # the state's own name says more than a suffix
     """No file, variable or flag configures anything."""
+
+
+class CannotListen(BearerdError):  # noqa: N818  # likewise
+    """An address of this machine cannot be listened on. The text says which and why; `number` is the system's error."""
+
+    def __init__(self, reason: str, number: int) -> None:
+        super().__init__(reason)
+        self.number = number
 
 
 class TokenError(BearerdError):

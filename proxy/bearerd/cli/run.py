@@ -48,10 +48,16 @@ def command(
 
 
 def describe(running: "Daemon") -> str:
-    """What a person wants to know when it starts: where it listens and what leads where."""
+    """What a person wants to know when it starts: where it listens, what leads where, who has to log in."""
+    status = running.status()
     lines = [f"bearerd listens on {' and '.join(running.addresses)}"]
     lines += [
         f"  {route['prefix']} -> {route['upstream']} with a token of {route['account']}"
-        for route in running.status()["routes"]
+        for route in status["routes"]
+    ]
+    lines += [
+        f"Account {account['name']} needs a login: {account['login_url']}"
+        for account in status["accounts"]
+        if account["login_url"] and account["state"] == "login_required"
     ]
     return "\n".join(lines)

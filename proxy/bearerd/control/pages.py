@@ -1,4 +1,4 @@
-"""The control endpoints: liveness, readiness, status."""
+"""The control endpoints: liveness, readiness, status, login, logout."""
 
 import json
 from collections.abc import Callable
@@ -6,38 +6,64 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from bearerd.control.answers import answer_page, answer_plainly, send_on
+from bearerd.control.login import BrowserLogins
+from bearerd.control.status_page import build_status_page
 from bearerd.core.guard import Head
 from bearerd.core.problems import Problem
-from bearerd.core.targets import path_of
+from bearerd.core.redirects import CALLBACK
+from bearerd.core.targets import in_control, path_of
 
-_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Server": "bearerd",
-}
 _NO_PAGE: Final = Problem(
-    404, "no_such_page", "under /-/ there are livez, readyz and status, and nothing else"
+    404,
+    "no_such_page",
+    "under /-/ there are the status page, status, livez, readyz, login, callback and logout, and nothing else",
 )
 _READ_ONLY: Final = Problem(
     405, "method_refused", "this page is read with GET", headers=(("Allow", "GET, HEAD"),)
 )
+_LOGIN: Final = "/-/login/"
+_LOGOUT: Final = "/-/logout/"
 
 
 class Pages:
-    """Answers what lies under the control prefix. `status` builds the status document."""
+    """Answers what lies under the control prefix, and callbacks that lie elsewhere.
 
-    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
+    `status` builds the status document.
+    """
+
+    def __init__(self, status: Callable[[], dict[str, Any]], logins: BrowserLogins) -> None:
         self._status = status
+        self._logins = logins
 
-    def answer(self, head: Head) -> web.Response | Problem:
+    async def answer(self, request: web.BaseRequest, head: Head) -> web.Response | Problem:
+        path = path_of(head.target).decode("latin-1")
+        if path == "/-/login":
+            return await self._logins.choose(head)
+        if path.startswith(_LOGIN):
+            return await self._logins.begin(head, path.removeprefix(_LOGIN))
+        if path.startswith(_LOGOUT):
+            return await self._logins.log_out(request, head, path.removeprefix(_LOGOUT))
+        if path == CALLBACK or not in_control(head.target):
+            return await self._end(head)
+        page = self._read(head, path)
+        return page if isinstance(page, Problem) or head.method in {"GET", "HEAD"} else _READ_ONLY
+
+    async def _end(self, head: Head) -> web.Response | Problem:
+        return await self._logins.end(head) if self._logins.accounts else _NO_PAGE
+
+    def _read(self, head: Head, path: str) -> web.Response | Problem:
         """Readiness is liveness for now: configuration and store are there before the port is."""
-        match path_of(head.target):
-            case b"/-/livez" | b"/-/readyz" | b"/-/healthz":
-                page = web.Response(text="ok\n", headers=_HEADERS)
-            case b"/-/status":
+        match path:
+            case "/-/livez" | "/-/readyz" | "/-/healthz":
+                return answer_plainly("ok\n", "text/plain; charset=utf-8")
+            case "/-/status":
                 text = json.dumps(self._status(), indent=2) + "\n"
-                page = web.Response(text=text, content_type="application/json", headers=_HEADERS)
+                return answer_plainly(text, "application/json; charset=utf-8")
+            case "/-":
+                return send_on("/-/")
+            case "/-/":
+                token, fields = self._logins.proof(head)
+                return answer_page(200, build_status_page(self._status(), token), fields)
             case _:
                 return _NO_PAGE
-        return page if head.method in {"GET", "HEAD"} else _READ_ONLY

@@ -22,14 +22,22 @@ FORMAT_VERSION = 1
 
 
 def build_status(
-    states: Mapping[str, State], routes: tuple[Route, ...], addresses: tuple[str, ...], now: float
+    states: Mapping[str, State],
+    routes: tuple[Route, ...],
+    addresses: tuple[str, ...],
+    now: float,
+    login_urls: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The status document. Times are epoch seconds and RFC 3339; it holds no secret and no fingerprint."""
+    """The status document. Times are epoch seconds and RFC 3339; it holds no secret and no fingerprint.
+
+    `login_urls` has those accounts that a person may log in to here.
+    """
+    urls = login_urls or {}
     return {
         "format_version": FORMAT_VERSION,
         "version": __version__,
         "addresses": list(addresses),
-        "accounts": [_account(name, state, now) for name, state in sorted(states.items())],
+        "accounts": [_account(name, state, now, urls.get(name)) for name, state in sorted(states.items())],
         "routes": [
             {
                 "prefix": route.name,
@@ -41,16 +49,20 @@ def build_status(
     }
 
 
-def _account(name: str, state: State, now: float) -> dict[str, Any]:
+def _account(name: str, state: State, now: float, login_url: str | None) -> dict[str, Any]:
     token = token_of(state)
     usable = token is not None and now < token.expires_at
     return {
         "name": name,
         "state": _name(state, usable=usable),
+        "subject": token.subject if token else None,
         "expires": _instant(token.expires_at) if token and token.expires_at else None,
         "seconds_left": max(0, int(token.expires_at - now)) if token and token.expires_at else None,
         "last_refresh": _instant(token.obtained_at) if token and token.obtained_at else None,
         "problem": _problem(state),
+        "cure": f"bearerd login {name}" if login_url and isinstance(state, LoginRequired) else None,
+        "login_url": login_url,
+        "can_log_out": login_url is not None and (token is not None or isinstance(state, LoginPending)),
     }
 
 

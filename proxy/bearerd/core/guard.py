@@ -6,7 +6,7 @@ from typing import Final
 
 from bearerd.core.headers import field
 from bearerd.core.problems import Problem
-from bearerd.core.targets import in_control
+from bearerd.core.targets import in_control, path_of
 
 _NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 _METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
@@ -15,11 +15,15 @@ _DOCUMENT: Final = (b"navigate", b"document")
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What this daemon answers to: exact `Host` values, the origins of its own pages, its Via pseudonym."""
+    """What this daemon answers to: exact `Host` values, the origins of its own pages, its Via pseudonym.
+
+    `callbacks` are raw paths where logins come back to, other than those under the control prefix.
+    """
 
     authorities: frozenset[bytes]
     origins: frozenset[bytes]
     pseudonym: bytes
+    callbacks: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,25 @@ def build_guard(
         frozenset(origin.encode() for origin in origins),
         pseudonym.encode(),
     )
+
+
+def is_own(guard: Guard, target: bytes) -> bool:
+    """True for what this daemon answers itself and never forwards."""
+    return in_control(target) or (bool(guard.callbacks) and path_of(target) in guard.callbacks)
+
+
+def is_same_origin(guard: Guard, head: Head) -> bool:
+    """True where a browser says that a page of the very origin it asks has sent this; `refuse` let it pass.
+
+    No proof at all is none. A TLS server in front may have changed Host, but not Origin.
+    """
+    origin, site = field(head.headers, b"origin"), field(head.headers, b"sec-fetch-site")
+    if site is not None and site != b"same-origin":
+        return False
+    if origin is None:
+        return site is not None
+    host = (field(head.headers, b"host") or b"").lower()
+    return origin in guard.origins and (site is not None or origin.partition(b"://")[2] == host)
 
 
 def origin_form(guard: Guard, target: bytes) -> bytes:
@@ -131,7 +154,7 @@ def _refuse_origin(guard: Guard, head: Head) -> Problem | None:
     if origins:
         return None if origins <= guard.origins else _cross_site()
     site = field(head.headers, b"sec-fetch-site")
-    if site in {b"cross-site", b"same-site"} and not _is_control_navigation(head):
+    if site in {b"cross-site", b"same-site"} and not _is_own_navigation(guard, head):
         return _cross_site()
     return None
 
@@ -141,10 +164,10 @@ def _cross_site() -> Problem:
     return Problem(403, "origin_refused", detail, "http_request_denied")
 
 
-def _is_control_navigation(head: Head) -> bool:
+def _is_own_navigation(guard: Guard, head: Head) -> bool:
     """A link or a redirect in a browser's address bar to one of our own pages."""
     fetch = (field(head.headers, b"sec-fetch-mode"), field(head.headers, b"sec-fetch-dest"))
-    return head.method == "GET" and fetch == _DOCUMENT and in_control(head.target)
+    return head.method == "GET" and fetch == _DOCUMENT and is_own(guard, head.target)
 
 
 def _refuse_loop(guard: Guard, head: Head) -> Problem | None:

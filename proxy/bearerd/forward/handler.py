@@ -1,7 +1,7 @@
 """One call from end to end: route, token, upstream, one replay after a 401, relay."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
 import structlog
@@ -13,7 +13,7 @@ from bearerd.core.problems import Problem, broken_upstream, no_token
 from bearerd.core.replay import OPEN, ReplayGate, may_force, replay_rejected
 from bearerd.core.targets import Route, build_target, match_route, path_of
 from bearerd.core.tokens import TokenSet
-from bearerd.errors import TokenError, UpstreamError
+from bearerd.errors import LoginRequired, TokenError, UpstreamError
 from bearerd.forward.reply import CONTINUE, Written, answer_problem, cut_off, relay
 from bearerd.forward.spool import Spool, SpoolBudget
 from bearerd.forward.upstream import BodyError, UpstreamPool, UpstreamRequest, UpstreamResponse
@@ -56,13 +56,18 @@ class Forwarder:
         *,
         pseudonym: str,
         access: bool,
+        login_urls: Mapping[str, str] | None = None,
+        login_needed: Callable[[str], None] | None = None,
     ) -> None:
+        """`login_urls` is where people log in to accounts; `login_needed` is told of each call that is refused for it."""
         self._routes = tuple(routes)
         self._managers = managers
         self._pool = pool
         self._budget = budget
         self._via = f"1.1 {pseudonym}".encode()
         self._access = access
+        self._login_urls = login_urls or {}
+        self._login_needed = login_needed
         self._gates: dict[Route, ReplayGate] = {}
         self._log = structlog.get_logger("bearerd.forward")
 
@@ -70,7 +75,7 @@ class Forwarder:
         """Answer one call that the guard let pass. Whatever fails becomes a problem, or cuts the answer off."""
         route = match_route(self._routes, head.target)
         if route is None:
-            return answer_problem(_NO_ROUTE)
+            return answer_problem(_NO_ROUTE, head)
         call = _Call(request, head, route, self._spool(request, head))
         try:
             answer = await self._forward(call)
@@ -84,11 +89,11 @@ class Forwarder:
         try:
             response = await self._send_with_replay(call)
         except TokenError as error:
-            return answer_problem(no_token(call.route.account, error))
+            return answer_problem(self._no_token(call.route.account, error), call.head)
         except UpstreamError as error:
-            return answer_problem(broken_upstream(error))
+            return answer_problem(broken_upstream(error), call.head)
         except BodyError:
-            return answer_problem(_BAD_BODY)
+            return answer_problem(_BAD_BODY, call.head)
         transport = call.request.transport  # the server lets go of it before it cancels us
         try:
             return await relay(call.request, response)
@@ -100,6 +105,11 @@ class Forwarder:
             raise
         finally:
             await response.aclose()
+
+    def _no_token(self, account: str, error: TokenError) -> Problem:
+        if isinstance(error, LoginRequired) and self._login_needed is not None:
+            self._login_needed(account)
+        return no_token(account, error, self._login_urls.get(account))
 
     async def _send_with_replay(self, call: _Call) -> UpstreamResponse:
         manager = self._managers[call.route.account]

@@ -10,7 +10,10 @@ from typing import Final
 from aiohttp import web
 
 from bearerd import __version__
+from bearerd.core.guard import Head
 from bearerd.core.headers import LAST_CHUNK, build_chunk, build_head, field, response_headers
+from bearerd.core.navigation import wants_page
+from bearerd.core.pages import build_problem_page, problem_page_headers, render
 from bearerd.core.problems import Problem, problem_body, problem_headers
 from bearerd.forward.upstream import UpstreamResponse
 
@@ -36,10 +39,15 @@ class Written:
         """Nothing is left to write."""
 
 
-def answer_problem(problem: Problem) -> web.Response:
-    """A problem as a response of the server's own kind."""
-    response = web.Response(status=problem.status, body=problem_body(problem))
-    for name, value in problem_headers(problem):
+def answer_problem(problem: Problem, head: Head) -> web.Response:
+    """A problem as a response of the server's own kind: a page for a person's browser, JSON for all others."""
+    if wants_page(head):
+        page = build_problem_page(problem, head.target)
+        body, fields = render(page), problem_page_headers(problem, page)
+    else:
+        body, fields = problem_body(problem), problem_headers(problem)
+    response = web.Response(status=problem.status, body=body)
+    for name, value in fields:
         response.headers[name] = value
     response.headers["Server"] = _SERVER
     if problem.close:

@@ -1,0 +1,52 @@
+"""Requests as the core judges them, and answers of our own pages."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from aiohttp import web
+
+from bearerd import __version__
+from bearerd.core.guard import Guard, Head, origin_form
+from bearerd.core.pages import Page, page_headers, render
+
+Fields = Iterable[tuple[str, str]]
+
+SERVER: Final = f"bearerd/{__version__}"
+_PLAIN: Final = (
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+)
+
+
+def read_head(request: web.BaseRequest, guard: Guard) -> Head:
+    return Head(
+        request.method,
+        origin_form(guard, request.raw_path.encode("utf-8", "surrogateescape")),
+        (request.version.major, request.version.minor),
+        request.raw_headers,
+    )
+
+
+def answer_page(status: int, page: Page, fields: Fields = ()) -> web.Response:
+    return _answer(status, render(page), (*page_headers(page), *fields))
+
+
+def answer_plainly(text: str, content_type: str) -> web.Response:
+    """An answer for programs."""
+    return _answer(200, text.encode(), (("Content-Type", content_type), *_PLAIN))
+
+
+def send_on(location: str, fields: Fields = (), *, status: int = 302) -> web.Response:
+    return _answer(status, b"", (("Location", location), *_PLAIN, *fields))
+
+
+def _answer(status: int, body: bytes, fields: Fields) -> web.Response:
+    response = web.Response(status=status, body=body)
+    for name, value in fields:
+        response.headers.add(name, value)
+    response.headers["Server"] = SERVER
+    return response

@@ -1,0 +1,88 @@
+"""A port that is open only while a login may come back to it (RFC 8252 section 7.3)."""
+
+import asyncio
+import errno
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from bearerd.control.answers import answer_page, read_head
+from bearerd.core.guard import Guard, Head, refuse
+from bearerd.core.pages import build_problem_page
+from bearerd.core.problems import Problem
+from bearerd.core.redirects import Place
+from bearerd.core.targets import path_of
+from bearerd.errors import CannotListen, LoginFailed
+from bearerd.listening import open_sockets
+
+Handler = Callable[[Head], Awaitable[web.Response]]
+
+LINE_LIMIT: Final = 16 << 10
+CUT_OFF_S: Final = 1.0  # for answers under way when it closes
+
+_ELSEWHERE: Final = Problem(404, "no_such_page", "only the end of a login is here")
+_READ_ONLY: Final = Problem(405, "method_refused", "this page is read with GET", headers=(("Allow", "GET"),))
+
+
+class CallbackListener:
+    """Listens at `place`. What comes back there goes to `handler`, and nothing else does.
+
+    Its guard is the daemon's: one `Host`, no calls by other sites' pages but top-level navigations.
+    """
+
+    def __init__(self, place: Place, handler: Handler) -> None:
+        self._place = place
+        self._handler = handler
+        authority, path = place.authority.encode(), place.path.encode()
+        self._guard = Guard(
+            frozenset({authority}),
+            frozenset({b"http://" + authority}),
+            secrets.token_hex(8).encode(),
+            frozenset({path}),
+        )
+        self._server: web.Server | None = None
+        self._servers: list[asyncio.Server] = []
+
+    async def start(self) -> None:
+        """Raises LoginFailed where the port is another program's: a login must not come back to that."""
+        try:
+            sockets = open_sockets(self._place.hosts, self._place.port)
+        except CannotListen as problem:
+            cure = "stop that program" if problem.number == errno.EADDRINUSE else "change redirect_uri"
+            raise LoginFailed(
+                f"the login would come back to port {problem}; {cure} and log in again"
+            ) from None
+        if not sockets:
+            raise LoginFailed(
+                f"the login would come back to {self._place.authority}, which this machine lacks"
+            )
+        self._server = web.Server(
+            self._answer, access_log=None, max_line_size=LINE_LIMIT, handler_cancellation=False
+        )
+        loop = asyncio.get_running_loop()
+        self._servers = [await loop.create_server(self._server, sock=sock) for sock in sockets]
+
+    async def aclose(self) -> None:
+        """Give the port back; an answer under way is still sent."""
+        for server in self._servers:
+            server.close()
+        if self._server is not None:
+            await self._server.shutdown(CUT_OFF_S)
+        self._servers, self._server = [], None
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        head = read_head(request, self._guard)
+        problem = refuse(self._guard, head) or self._refuse(head)
+        if problem is not None:
+            response = answer_page(problem.status, build_problem_page(problem, b""), problem.headers)
+        else:
+            response = await self._handler(head)
+        response.force_close()
+        return response
+
+    def _refuse(self, head: Head) -> Problem | None:
+        if path_of(head.target) != self._place.path.encode():
+            return _ELSEWHERE
+        return None if head.method == "GET" else _READ_ONLY

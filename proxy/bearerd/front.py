@@ -1,0 +1,71 @@
+"""The first to see a request: guard, then a page of our own or a call to forward."""
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from bearerd.control.answers import read_head
+from bearerd.control.pages import Pages
+from bearerd.core.guard import Guard, Head, is_own, refuse
+from bearerd.core.problems import Problem
+from bearerd.core.targets import path_of
+from bearerd.forward.handler import Forwarder
+from bearerd.forward.reply import answer_problem
+from bearerd.logs import frames
+
+_DEFECT: Final = Problem(
+    500, "internal_error", "bearerd met an error of its own; its log says where", "proxy_internal_error"
+)
+
+
+class Front:
+    """Answers every request, and knows when none is under way."""
+
+    def __init__(self, guard: Guard, forwarder: Forwarder, pages: Pages) -> None:
+        self._guard = guard
+        self._forwarder = forwarder
+        self._pages = pages
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._log = structlog.get_logger("bearerd.front")
+
+    async def drained(self, limit_s: float) -> None:
+        """Until no call is in flight, at most `limit_s` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._idle.wait()
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            return await self._answer(request)
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        head = read_head(request, self._guard)
+        problem = refuse(self._guard, head)
+        if problem is not None:
+            return self._refused(head, problem)
+        try:
+            if is_own(self._guard, head.target):
+                page = await self._pages.answer(request, head)
+                return answer_problem(page, head) if isinstance(page, Problem) else page
+            return await self._forwarder.handle(request, head)
+        except ConnectionError:
+            raise
+        except Exception as exc:  # noqa: BLE001  # one call's defect must not show its values, nor end the daemon
+            self._log.error("request.defect", trace=frames(exc))
+            return answer_problem(_DEFECT, head)
+
+    def _refused(self, head: Head, problem: Problem) -> web.Response:
+        path = path_of(head.target).decode("latin-1")
+        self._log.warning("request.refused", problem=problem.code, method=head.method, path=path)
+        return answer_problem(problem, head)

@@ -1,0 +1,56 @@
+"""Sockets that nobody else shares, on literal addresses of this machine."""
+
+import errno
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from bearerd.errors import CannotListen
+
+_NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+_REASONS: Final = {
+    errno.EADDRINUSE: "is in use by another program",
+    errno.EACCES: "needs privileges",
+}
+
+
+def open_sockets(hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Listen on every address, all on one port; 0 lets the system choose it.
+
+    An address of a family that this machine lacks is left out, and there may be none left; one in use is fatal,
+    since another program would get what is meant for us. Raises CannotListen; nothing is open then.
+    """
+    sockets: list[socket.socket] = []
+    for host in hosts:
+        try:
+            sock = _open(host, port)
+        except OSError as exc:
+            if exc.errno in _NO_FAMILY:
+                continue
+            for opened in sockets:
+                opened.close()
+            reason = _REASONS.get(exc.errno or 0, "cannot be listened on")
+            raise CannotListen(f"{port} on {host} {reason}", exc.errno or 0) from None
+        port = sock.getsockname()[1]
+        sockets.append(sock)
+    return sockets
+
+
+def _open(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform == "win32":  # without it another process can take the port over
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(1024)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
