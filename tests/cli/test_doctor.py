@@ -259,8 +259,21 @@ class TestKey:
     def test_a_key_file_that_is_a_link(self, patient: Patient) -> None:
         patient.key_file.rename(patient.home / "elsewhere")
         patient.key_file.symlink_to(patient.home / "elsewhere")
-        assert "it is a link" in patient.lines("key", code=1)[0]
-        assert "the key file vault.key is a link" in patient.lines("permissions", code=1)[0]
+        assert patient.lines("key", code=0)[0].startswith("ok ")
+        (patient.home / "elsewhere").chmod(0o644)
+        assert "it is a link, and what it leads to has mode 0644" in patient.lines("key", code=1)[0]
+        assert patient.lines("permissions", code=1) == [
+            (
+                "FAIL the key file vault.key is a link, and what it leads to has mode 0644; "
+                "chmod 600 that, in Kubernetes by defaultMode: 0440"
+            )
+        ]
+
+    def test_a_key_file_that_is_a_circle_of_links(self, patient: Patient) -> None:
+        patient.key_file.unlink()
+        patient.key_file.symlink_to(patient.key_file)
+        [line] = patient.lines("permissions", code=1)
+        assert "is a link, and cannot be followed: Too many levels of symbolic links; mend it" in line
 
     def test_a_secret(self, patient: Patient) -> None:
         secret = base64.b64encode(KEY.raw).decode()

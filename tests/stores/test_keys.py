@@ -6,6 +6,7 @@ import os
 import resource
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from bearerd.errors import NoKeyYet, StoreError
 from bearerd.stores.keys import KeyFile, load_key, make_key
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder
+from users import NOBODY, bound_by_permissions
 
 RAW = bytes(range(224, 256))  # its base64 has both characters in which the alphabets differ
 KEY = build_key(RAW)
@@ -34,6 +36,9 @@ from bearerd.stores.vault import VaultFolder
 settings = Store(key_source="file", key_file=sys.argv[2])
 print(asyncio.run(load_key(settings, VaultFolder(Path(sys.argv[1])), create=True)).id.hex())
 """
+
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away; run by CI")
 
 
 @pytest.fixture
@@ -157,7 +162,7 @@ class TestFile:
             assert f"{file} cannot be used: it is " in await refusal(folder, file)
         assert not (tmp_path / "nowhere").exists()
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away; run by CI")
+    @root_only
     async def test_another_user_s_file_is_refused(self, folder: VaultFolder, file: Path) -> None:
         file.write_text(STANDARD)
         os.chown(file, 65534, 65534)
@@ -186,6 +191,114 @@ class TestFile:
             assert f"{file} cannot be used: " in await refusal(folder, file)
         assert not file.exists()
         assert await load(folder, file) == await load(folder, file)
+
+
+class Volume:
+    """A secret as Kubernetes mounts it: by two links, in a folder that is open and sticky."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.data = path / "..2030_01_01_00_00_00.1"
+        self.file = path / "key"
+        self.target = self.data / "key"
+        self.data.mkdir(parents=True, mode=0o755)
+        path.chmod(0o1777)
+        (path / "..data").symlink_to(self.data.name)
+        self.file.symlink_to("..data/key")
+        self.target.write_text(STANDARD)
+        self.target.chmod(0o400)
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    return Volume(tmp_path.resolve() / "volume")
+
+
+class TestLink:
+    async def test_a_key_that_somebody_else_has_put_there(self, folder: VaultFolder, volume: Volume) -> None:
+        assert await load(folder, volume.file) == KEY
+        assert mode(volume.target) == 0o400
+
+    async def test_it_is_followed_where_it_leads_then(self, folder: VaultFolder, volume: Volume) -> None:
+        """As a new version of a secret comes."""
+        other = volume.path / "..2031"
+        other.mkdir(mode=0o755)
+        (other / "key").write_text(RAW[::-1].hex())
+        (other / "key").chmod(0o600)
+        (volume.path / "new").symlink_to(other.name)
+        (volume.path / "new").rename(volume.path / "..data")
+        assert await load(folder, volume.file) == build_key(RAW[::-1])
+
+    async def test_none_is_made_through_it(self, folder: VaultFolder, volume: Volume) -> None:
+        volume.target.unlink()
+        for create in (True, False):
+            text = await refusal(folder, volume.file, create=create)
+            assert "it is a link, and leads to nothing; mend it, name another store.key_file" in text
+        assert not volume.target.exists()
+
+    @pytest.mark.parametrize("loose", [0o404, 0o644, 0o602, 0o620])
+    async def test_one_that_others_can_read_is_refused_and_the_cure_named(
+        self, folder: VaultFolder, volume: Volume, loose: int
+    ) -> None:
+        volume.target.chmod(loose)
+        assert await refusal(folder, volume.file) == (
+            f"the key file {volume.file} cannot be used: it is a link, and what it leads to has mode {loose:04o}; "
+            "chmod 600 that, in Kubernetes by defaultMode: 0440, "
+            "name another store.key_file, or give the key as store.key_secret_file"
+        )
+        assert mode(volume.target) == loose
+
+    @root_only
+    async def test_a_group_may_read_root_s_alone(self) -> None:
+        """By this user, to whom the group is given, as Kubernetes does; not what is this user's own."""
+        with tempfile.TemporaryDirectory() as name:
+            Path(name).chmod(0o755)
+            volume = Volume(Path(name).resolve() / "volume")
+            folder = VaultFolder(Path(name) / "vault")
+            volume.target.chmod(0o440)
+            assert await load(folder, volume.file) == KEY
+            os.chown(volume.target, -1, os.getegid())
+            with bound_by_permissions():
+                assert await load(folder, volume.file) == KEY
+            os.chown(volume.target, NOBODY, -1)
+            with bound_by_permissions():
+                assert "has mode 0440" in await refusal(folder, volume.file)
+
+    async def test_damage_is_told_as_in_any_file(self, folder: VaultFolder, volume: Volume) -> None:
+        volume.target.chmod(0o600)
+        volume.target.write_text("no key")
+        assert "is damaged" in await refusal(folder, volume.file)
+
+    @pytest.mark.parametrize("kind", ["folder", "pipe"])
+    async def test_what_is_no_file_is_refused_at_once(
+        self, folder: VaultFolder, volume: Volume, kind: str
+    ) -> None:
+        volume.target.unlink()
+        if kind == "folder":
+            volume.target.mkdir(mode=0o700)
+        else:
+            os.mkfifo(volume.target, 0o600)
+        async with asyncio.timeout(2):
+            assert "leads to no plain file" in await refusal(folder, volume.file)
+
+    async def test_a_folder_in_which_others_could_replace_it(
+        self, folder: VaultFolder, volume: Volume
+    ) -> None:
+        """The one it stands in, and the one it leads to."""
+        for open_folder in (volume.path, volume.data):
+            before = mode(open_folder)
+            open_folder.chmod(0o777)
+            assert f"other users can write to {open_folder}; " in await refusal(folder, volume.file)
+            open_folder.chmod(before)
+
+    @root_only
+    @pytest.mark.parametrize("name", ["key", "..data", "..2030_01_01_00_00_00.1", "..data/key"])
+    async def test_anything_of_another_user_s_on_its_way(
+        self, folder: VaultFolder, volume: Volume, name: str
+    ) -> None:
+        """In a sticky folder its owner could put something else in its place."""
+        os.chown(volume.path / name, NOBODY, -1, follow_symlinks=False)
+        assert f"{name.rpartition('/')[2]} belongs to another user" in await refusal(folder, volume.file)
 
 
 @contextmanager

@@ -225,6 +225,9 @@ def _judge_file(sight: Sight, seen: Seen, user: int) -> Finding | None:
 
 
 def _judge_key_file(seen: Seen, user: int) -> Finding | None:
+    if seen.kind is Kind.LINK:
+        text = f"the key file {shown(seen.name)} is a link, and {seen.problem}"
+        return finding_of(Level.FAIL, "permissions", text) if seen.problem else None
     if problem := _not_ours(seen, user, Kind.FILE):
         cure = "name another store.key_file"
         return Finding(Level.FAIL, "permissions", f"the key file {shown(seen.name)} {problem}", cure)

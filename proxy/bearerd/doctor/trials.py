@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from bearerd.core.vault import Key, parse_key
 from bearerd.doctor.findings import Finding, KeyRead, Level, finding_of
 from bearerd.doctor.sight import Kind, Seen, Sight, look_at
 from bearerd.errors import NoKeyYet, StoreError
-from bearerd.stores.keys import load_key
+from bearerd.stores.keys import find_weakness_of_link, load_key
 from bearerd.stores.vault import VaultFolder
 
 LOCK_S: Final = 1.0
@@ -57,7 +58,18 @@ def _place(settings: Store) -> str:
 
 
 def look_at_key_file(settings: Store, *, read: bool = False) -> Seen | None:
-    return look_at(Path(settings.key_file), read=read) if settings.key_source == "file" else None
+    """What is wrong with a link, and its cure, is its problem."""
+    if settings.key_source != "file":
+        return None
+    path = Path(settings.key_file)
+    seen = look_at(path, read=read)
+    if seen is None or seen.kind is not Kind.LINK:
+        return seen
+    try:
+        weakness = find_weakness_of_link(path)
+    except OSError as exc:
+        return replace(seen, problem=f"cannot be followed: {os.strerror(exc.errno or 0)}; mend it")
+    return replace(seen, problem=f"{weakness.found}; {weakness.cure}" if weakness else "")
 
 
 def _loose_key(settings: Store) -> Key | None:

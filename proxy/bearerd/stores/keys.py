@@ -22,6 +22,7 @@ from bearerd.core.vault import KEY_BYTES, Key, build_key, encode_key, parse_key
 from bearerd.errors import NoKeyYet, StoreError
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder
+from bearerd.stores.way import Weakness, find_weakness, own_home
 
 SERVICE: Final = "bearerd"
 KEYCHAIN_S: Final = 5.0  # a person at a prompt may need longer, and starts bearerd again
@@ -33,6 +34,7 @@ _PROGRAM: Final = (sys.executable, "-P", "-m", "bearerd.stores.keychain")  # -P:
 _REST_S: Final = 0.5  # for the program to end by itself once it has answered
 _ANSWER_LIMIT: Final = 64 << 10
 _FILE_LIMIT: Final = 1 << 10
+_INSTEAD: Final = "name another store.key_file, or give the key as store.key_secret_file"
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -106,7 +108,10 @@ async def make_key(place: KeyPlace) -> Key:
 
 
 class KeyFile:
-    """A file of ours, 0600, with the key in base64. It is never written over."""
+    """A file of ours, 0600, with the key in base64. It is never written over.
+
+    It may be a link, as in a volume of Kubernetes, to what somebody else has put there: nothing is made or mended then.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -134,6 +139,16 @@ class KeyFile:
             ) from None
 
     def _content(self) -> bytes:
+        if not self._path.is_symlink():
+            return self._own_content()
+        if weakness := find_weakness_of_link(self._path):
+            raise StoreError(
+                f"{self} cannot be used: it is a link, and {weakness.found}; {weakness.cure}, {_INSTEAD}"
+            )
+        with self._path.open("rb") as file:  # nobody but us and root can have changed where it leads
+            return file.read(_FILE_LIMIT)
+
+    def _own_content(self) -> bytes:
         file = os.open(self._path, os.O_RDONLY | _OPEN)
         try:
             found = os.fstat(file)
@@ -163,10 +178,27 @@ class KeyFile:
     def _unusable(self, exc: OSError) -> StoreError:
         reasons = {errno.ELOOP: "it is a link", errno.EPERM: "it is not a plain file of this user alone"}
         reason = reasons.get(exc.errno or 0) or os.strerror(exc.errno or 0)
-        return StoreError(
-            f"{self} cannot be used: {reason}; mend that, name another store.key_file, "
-            "or give the key as store.key_secret"
-        )
+        return StoreError(f"{self} cannot be used: {reason}; mend that, {_INSTEAD}")
+
+
+def find_weakness_of_link(path: Path) -> Weakness | None:
+    """What is wrong with a key file that is a link. Raises OSError.
+
+    Where nothing is, other users can neither change where it leads nor read what is there. A group may, if root says
+    so: it is how Kubernetes lets anybody but root read a secret.
+    """
+    if weakness := find_weakness(path, own_home()):
+        return weakness
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return Weakness("leads to nothing", "mend it")
+    if not stat.S_ISREG(found.st_mode):
+        return Weakness("leads to no plain file", "mend it")
+    if found.st_mode & (0o037 if found.st_uid == 0 else 0o077):
+        text = f"what it leads to has mode {stat.S_IMODE(found.st_mode):04o}"
+        return Weakness(text, "chmod 600 that, in Kubernetes by defaultMode: 0440")
+    return None
 
 
 def _fill(file: int, data: bytes) -> None:
