@@ -347,6 +347,21 @@ class TestOnlyOne:
             (tmp_path / "vault" / name).touch()
         await load(folder, file)
 
+    @pytest.mark.parametrize("shut", ["data", "data/vault"])
+    async def test_a_folder_that_cannot_be_looked_into_may_hold_sealed_files(self, shut: str) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            os.chown(name, NOBODY if os.geteuid() == 0 else -1, -1)
+            with bound_by_permissions():
+                file, folder = Path(name) / "key", VaultFolder(Path(name) / "data" / "vault")
+                (Path(name) / "data" / "vault").mkdir(parents=True)
+                (Path(name) / shut).chmod(0)
+                shown = await refusal(folder, file)
+                (Path(name) / shut).chmod(0o700)
+                assert shown == (
+                    f"{folder} cannot be used: Permission denied; mend that or name another store.path"
+                )
+                assert not file.exists()
+
     async def test_first_starts_at_once_end_with_one_key(self, tmp_path: Path) -> None:
         program = (sys.executable, "-c", LOAD)
         for number in range(3):

@@ -23,6 +23,7 @@ from bearerd.stores.rekey import Plan, Rekeyed, identity_of, plan_files, rekey
 from bearerd.stores.vault import VaultFolder, VaultStore
 from contract import FIRST, SECOND
 from test_keychain import Desktop
+from users import NOBODY, bound_by_permissions
 
 OLD = build_key(bytes(range(32)))
 NEW = build_key(bytes(range(1, 33)))
@@ -218,6 +219,19 @@ class TestRefusals:
         vault.put(f"{WORK.stem}.vault", FIRST)
         (vault.path / f"{HOME.stem}.vault").symlink_to(vault.path / f"{WORK.stem}.vault")
         assert "is a link" in await self.refusal(vault)
+
+    async def test_a_folder_that_cannot_be_looked_into(self) -> None:
+        """It is not one in which nothing is sealed."""
+        with tempfile.TemporaryDirectory() as name:
+            os.chown(name, NOBODY if os.geteuid() == 0 else -1, -1)
+            with bound_by_permissions():
+                vault = Vault(Path(name))
+                vault.put(f"{WORK.stem}.vault", FIRST)
+                vault.path.chmod(0)
+                with pytest.raises(StoreError, match="vault cannot be used: Permission denied"):
+                    await vault.rekey()
+                vault.path.chmod(0o700)
+                assert not vault.new_file.exists()
 
     async def test_the_old_key_is_gone(self, vault: Vault) -> None:
         vault.put(f"{WORK.stem}.vault", FIRST)

@@ -82,20 +82,14 @@ def find_place(settings: Store, folder: VaultFolder) -> KeyPlace:
 
 async def _find(place: KeyPlace, folder: VaultFolder) -> Key | None:
     """The files are looked for first: a key is there before anything is sealed with it."""
-    sealed = await asyncio.to_thread(_sealed_file, folder)
+    sealed = await asyncio.to_thread(folder.sealed_names)
     key = await place.read()
-    if key is None and sealed is not None:
+    if key is None and sealed:
         raise StoreError(
-            f"{place} holds no vault key, and {sealed} was sealed with one; give that key back, "
+            f"{place} holds no vault key, and {folder}/{sealed[0]} was sealed with one; give that key back, "
             f"or move the files out of {folder} and log in again"
         )
     return key
-
-
-def _sealed_file(folder: VaultFolder) -> Path | None:
-    """One of them, an interrupted save included."""
-    path = Path(str(folder))
-    return min((*path.glob("*.vault"), *path.glob("*.next")), default=None)
 
 
 async def make_key(place: KeyPlace) -> Key:

@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final
 
 from bearerd.core.configuration import Store
 from bearerd.core.tokens import TokenSet, Tombstone
@@ -30,8 +29,6 @@ from bearerd.errors import RefreshLockTimeout, StoreError
 from bearerd.stores.keys import KeyPlace, find_place, load_key, make_key
 from bearerd.stores.lock import WAIT_S, KernelLock
 from bearerd.stores.vault import VaultFolder
-
-_ENDINGS: Final = (".vault", ".next")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +115,7 @@ async def rekey(folder: VaultFolder, old: Store, new: Store, *, wait_s: float = 
 
 
 def _sealed_names(folder: VaultFolder) -> list[str]:
-    return sorted(path.name for path in Path(str(folder)).glob("*-*") if path.suffix in _ENDINGS)
+    return [name for name in folder.sealed_names() if "-" in name]
 
 
 async def _hold_all(folder: VaultFolder, held: AsyncExitStack, wait_s: float) -> None:

@@ -26,7 +26,8 @@ from bearerd.errors import StoreError, StoreUnwritable
 from bearerd.stores.way import find_weakness, own_home
 
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_ENDINGS: Final = (".vault", ".next", ".lock", ".failure", ".noting", ".probe")
+_SEALED: Final = (".vault", ".next")
+_ENDINGS: Final = (*_SEALED, ".lock", ".failure", ".noting", ".probe")
 _PROBE_BYTES: Final = 16 << 10  # more than a sealed pair of tokens takes
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
@@ -50,6 +51,15 @@ class VaultFolder:
                 return None
             except OSError as exc:
                 raise self._unusable(name, exc) from None
+
+    def sealed_names(self) -> list[str]:
+        """The files that a key has sealed, interrupted saves included. Makes no folder. Raises StoreError."""
+        try:
+            return sorted(name for name in os.listdir(self._path) if name.endswith(_SEALED))  # noqa: PTH208  # names are all that is wanted
+        except FileNotFoundError:
+            return []
+        except OSError as exc:
+            raise self._unusable("", exc) from None
 
     def signature(self, name: str) -> tuple[int, ...] | None:
         """What changes with a file's content; None where there is no file to be seen."""
