@@ -475,6 +475,12 @@ class TestPermissions:
         [line] = patient.lines("permissions", code=1)
         assert line.startswith(f"FAIL {patient.vault} has mode 0755 and holds other files; ")
 
+    def test_a_note_that_was_being_written_is_a_file_of_ours(self, patient: Patient) -> None:
+        (patient.vault / f"{WORK.stem}.noting").touch(0o600)
+        assert len(patient.lines("vault", code=0)) == 1
+        patient.vault.chmod(0o755)
+        assert patient.lines("permissions", code=0)[0].startswith("warn ")
+
     def test_files_that_others_can_read(self, patient: Patient) -> None:
         (patient.vault / VAULT).chmod(0o644)
         (patient.vault / f"{WORK.stem}.lock").chmod(0o666)

@@ -11,7 +11,7 @@ from bearerd.doctor.sight import SEALED, Kind, Seen, Sight
 
 AHEAD_S: Final = 60.0  # what hosts that share a vault may differ by
 FIRST_AT: Final = 1_735_689_600.0  # 2025-01-01: before this program, so no clock that is right shows less
-_OURS: Final = (*SEALED, ".lock", ".failure", ".probe")
+_OURS: Final = (*SEALED, ".lock", ".failure", ".noting", ".probe")
 
 
 class Level(StrEnum):
