@@ -145,7 +145,8 @@ class TestRun:
 
     async def test_a_warning_is_a_line_on_standard_error(self, tmp_path: Path) -> None:
         async with RunningDaemon(tmp_path, STATIC.replace("127.0.0.1:9", "api.example")) as daemon:
-            assert daemon.log.startswith("bearerd: warning: ")
+            """It has to end before all that it said can be read."""
+        assert daemon.log.startswith("bearerd: warning: ")
 
 
 class TestDemo:
