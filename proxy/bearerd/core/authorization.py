@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 from bearerd.core.accounts import OAuthSource
 from bearerd.core.metadata import Metadata
 from bearerd.core.pkce import build_challenge, build_verifier, encode
-from bearerd.core.redaction import Secret
+from bearerd.core.redaction import Secret, redact_text
 
 LIFETIME_S: Final = 600.0
 ENTROPY_BYTES: Final = 96
@@ -78,6 +78,12 @@ def is_bound(transaction: Transaction, binding: Secret | None) -> bool:
     return hmac.compare_digest(given.encode(), transaction.binding.reveal().encode())
 
 
+def has_state(transaction: Transaction, state: Secret | None) -> bool:
+    """Whether a callback with `state` belongs to it. Takes as long for a near miss as for any other."""
+    given = state.reveal() if state else ""
+    return hmac.compare_digest(given.encode(), transaction.state.reveal().encode())
+
+
 # ---------------------------------------------------------------- the request
 
 _RESERVED: Final = frozenset(
@@ -100,6 +106,7 @@ _RESERVED: Final = frozenset(
 def build_authorization_url(source: OAuthSource, server: Metadata, transaction: Transaction) -> str:
     """What the person's browser opens (RFC 6749 section 4.1.1, RFC 7636 section 4.3, RFC 8707 section 2).
 
+    The endpoint keeps a query of its own (RFC 6749 section 3.1), and `authorization_params` replace nothing of ours.
     Raises ValueError with a sentence for people where the server has no such login.
     """
     if server.authorization_endpoint is None:
@@ -123,8 +130,9 @@ def build_authorization_url(source: OAuthSource, server: Metadata, transaction: 
         "audience": source.audience,
     }
     further = {name: value for name, value in source.authorization_params if name not in _RESERVED}
-    query = urlencode({name: value for name, value in (parameters | further).items() if value})
-    return f"{server.authorization_endpoint}{'&' if '?' in server.authorization_endpoint else '?'}{query}"
+    query = urlencode(further | {name: value for name, value in parameters.items() if value})
+    place, mark, before = server.authorization_endpoint.partition("?")
+    return f"{place}?{before}&{query}" if mark and before else f"{place}?{query}"
 
 
 # ---------------------------------------------------------------- the callback
@@ -132,16 +140,17 @@ def build_authorization_url(source: OAuthSource, server: Metadata, transaction: 
 QUERY_LIMIT: Final = 8 << 10
 VALUE_LIMIT: Final = 4 << 10
 _VALUE: Final = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendix A: VSCHAR
-_DESCRIPTION: Final = re.compile(r"[^\x20-\x7e]")
+_NOT_PLAIN: Final = re.compile(r"[^\x20-\x7e]")
+_NOT_ENCODED: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ODD: Final = "the callback is not one that an authorization server sends; begin the login again"
 
 
 def parse_callback(query: bytes) -> Callback:
     """The parameters of a callback's query. Those we do not know are passed over (RFC 6749 section 4.1.2).
 
-    Raises CallbackRefused for what is repeated, oversized or no text, and unless there is a code or an error.
+    Raises CallbackRefused for what is repeated, oversized or no text, and unless there is either a code or an error.
     """
-    if len(query) > QUERY_LIMIT:
+    if len(query) > QUERY_LIMIT or _NOT_ENCODED.search(query):
         raise CallbackRefused(_ODD)
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50)
@@ -151,7 +160,7 @@ def parse_callback(query: bytes) -> Callback:
     fields = dict(known)
     if len(fields) < len(known):
         raise CallbackRefused(_ODD)
-    description = _DESCRIPTION.sub("?", fields.pop("error_description", ""))[:200]
+    description = redact_text(_NOT_PLAIN.sub("?", fields.pop("error_description", "")))[:200]
     if not all(len(value) <= VALUE_LIMIT and _VALUE.fullmatch(value) for value in fields.values()):
         raise CallbackRefused(_ODD)
     if ("code" in fields) == ("error" in fields):
@@ -178,11 +187,18 @@ def parse_pasted(text: str) -> Callback | Secret:
         return parse_callback((query if mark else text).partition("#")[0].encode("ascii"))
     if "://" in text or " " in text:
         raise CallbackRefused("this address has no code in it; paste that of the page the login ended on")
+    if len(text) > VALUE_LIMIT:
+        raise CallbackRefused("this is too long for a code; paste the address of the page the login ended on")
     return Secret(text)
 
 
 def check_callback(callback: Callback, transaction: Transaction, server: Metadata, now: float) -> Secret:
-    """The code, where `callback` is the answer to `transaction`, which has its state. Raises CallbackRefused."""
+    """The code, where `callback` is the answer to `transaction`. Raises CallbackRefused.
+
+    An `iss` has nothing to be compared with where the endpoints are configured without an issuer, and is passed over.
+    """
+    if not has_state(transaction, callback.state):
+        raise CallbackRefused("the callback belongs to another login; begin again")
     if now >= transaction.expires_at:
         raise CallbackRefused("the login was begun more than ten minutes ago; begin again")
     if callback.iss is not None and callback.iss != server.issuer and server.issuer is not None:
@@ -197,11 +213,16 @@ def check_callback(callback: Callback, transaction: Transaction, server: Metadat
     return callback.code
 
 
-_LOCAL_PATH: Final = re.compile(r"/(?![/\\])[\x21\x23-\x5b\x5d-\x7e]*")
+_LOCAL_PATH: Final = re.compile(r"/(?!/)[\x21\x23-\x5b\x5d-\x7e]*")
+_LOGIN_AGAIN: Final = re.compile(r"/-/(?:login|callback)\b")
 
 
 def parse_return_to(text: str | None) -> str:
-    """`text` where it is a path of this daemon's, else the status page: nobody is sent elsewhere after a login."""
+    """`text` where it is a path of this daemon's, else the status page: nobody is sent elsewhere after a login.
+
+    Percent-encoding stays as it is: no browser reads ``/%2f`` as the beginning of a host (WHATWG URL). A path that
+    would begin another login is none to return to.
+    """
     if text is None or len(text) > VALUE_LIMIT or not _LOCAL_PATH.fullmatch(text):
         return "/-/"
-    return text
+    return "/-/" if _LOGIN_AGAIN.search(text.partition("?")[0]) else text

@@ -80,8 +80,8 @@ def build_device_token_request(source: OAuthSource, device_code: Secret) -> Toke
     )
 
 
-def build_revocation_request(source: OAuthSource, token: Secret, kind: str) -> TokenRequest:
-    """RFC 7009 section 2.1."""
+def build_revocation_request(source: OAuthSource, token: Secret, kind: str | None) -> TokenRequest:
+    """RFC 7009 section 2.1. `kind` is a hint, for servers that know it."""
     return _request(source, {"token": token.reveal(), "token_type_hint": kind})
 
 
@@ -125,7 +125,7 @@ def parse_token_reply(
     token must be visible ASCII. A reply that cannot be read is transient: the old token stays in force.
     """
     asked = parse_retry_after(retry_after, now)
-    fields = _parse_object(body)
+    fields = parse_object(body)
     if fields is not None and fields.get("error"):
         return refusal(status, fields, asked, sent, ended)
     if status != 200:
@@ -135,7 +135,8 @@ def parse_token_reply(
     return _grant(fields, now)
 
 
-def _parse_object(body: bytes) -> dict[str, object] | None:
+def parse_object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that `body` is, or None."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -149,14 +150,13 @@ def refusal(
     asked: float | None = None,
     sent: tuple[Secret | None, ...] = (),
     ended: tuple[str, ...] = (),
+    endpoint: str = "token endpoint",
 ) -> Failure:
     """What a reply with an `error` means (section 5.2). The arguments are those of `parse_token_reply`."""
     error, description = fields["error"], fields.get("error_description")
     if not isinstance(error, str):
-        return Failure(
-            FailureKind.TRANSIENT, "the token endpoint's reply has an error that is no text", asked
-        )
-    reason = f"the token endpoint says {_shown(error, 64, sent)}"
+        return Failure(FailureKind.TRANSIENT, f"the {endpoint}'s reply has an error that is no text", asked)
+    reason = f"the {endpoint} says {_shown(error, 64, sent)}"
     if isinstance(description, str) and description:
         reason += f": {_shown(description, 200, sent)}"
     return Failure(_kind(status, error, ended), reason, asked, error[:64])
@@ -237,7 +237,7 @@ def hint_lifetime(access_token: Secret, now: float) -> float | None:
         payload = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
     except ValueError:
         return None
-    exp = parse_lifetime((_parse_object(payload) or {}).get("exp"))
+    exp = parse_lifetime((parse_object(payload) or {}).get("exp"))
     return None if exp is None else exp - now
 
 

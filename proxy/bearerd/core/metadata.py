@@ -36,6 +36,10 @@ class MetadataError(ValueError):
     """The document cannot be used. The text says why and holds nothing of it."""
 
 
+class NoDocument(MetadataError):  # noqa: N818  # the state's own name says more than a suffix
+    """What stands there is no metadata at all, so that it may yet be in another place."""
+
+
 def check_endpoint(url: str) -> str:
     """`url` itself, fit to be sent credentials: https, or http to this machine; no user name, no fragment.
 
@@ -78,7 +82,7 @@ def parse_metadata(issuer: str, body: bytes) -> Metadata:
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise MetadataError("is no JSON object")
+        raise NoDocument("is no JSON object")
     if document.get("issuer") != issuer:
         raise MetadataError(
             "names another issuer than the configured one; write the issuer exactly as it does"

@@ -14,14 +14,17 @@ from bearerd.core.grants import (
     build_device_request,
     build_device_token_request,
     build_revocation_request,
+    parse_object,
     parse_retry_after,
     parse_token_reply,
+    refusal,
 )
 from bearerd.core.id_tokens import IdTokenError, check_id_token
 from bearerd.core.lifecycle import Failure, FailureKind
 from bearerd.core.metadata import (
     Metadata,
     MetadataError,
+    NoDocument,
     configured,
     override,
     parse_metadata,
@@ -36,6 +39,7 @@ METADATA_S: Final = 10.0
 LOGIN_S: Final = 30.0  # a person is waiting
 METADATA_AGE_S: Final = 3600.0  # a login looks again after this; refreshes go on with what they know
 _NO_METADATA: Final = "the issuer has no metadata; set token_endpoint in its place"
+_STILL_GOOD: Final = "what the server issued stays good until it expires"
 _NO_DEVICE: Final = Failure(
     FailureKind.PERMANENT,
     "the server has no device authorization endpoint; set device_authorization_endpoint, or log in by a browser",
@@ -78,7 +82,11 @@ class OAuthServer:
         """Sent once: a code is good for one request, and whether it arrived cannot be asked."""
         request = build_code_request(self.source, code, transaction)
         granted = await self._ask_token(request, (self.source.client_secret, code, transaction.verifier))
-        return granted if isinstance(granted, Failure) else self._named(granted, transaction.nonce)
+        if not isinstance(granted, Failure):
+            return self._named(granted, transaction.nonce)
+        if granted.kind is FailureKind.PERMANENT:
+            return granted
+        return replace(granted, reason=f"{granted.reason}; begin the login again")
 
     async def authorize_device(self) -> DeviceAuthorization | Failure:
         server = await self.describe()
@@ -90,7 +98,14 @@ class OAuthServer:
         reply = await self._post(server.device_authorization_endpoint, request)
         if isinstance(reply, NoReply):
             return _unreached("device authorization endpoint", reply)
-        return parse_device_reply(reply.status, reply.body, self.clock.wall())
+        now = self.clock.wall()
+        return parse_device_reply(
+            reply.status,
+            reply.body,
+            now,
+            retry_after_s=parse_retry_after(reply.retry_after, now),
+            sent=(self.source.client_secret,),
+        )
 
     async def redeem_device(self, device: DeviceAuthorization) -> Granted | Failure:
         request = build_device_token_request(self.source, device.device_code)
@@ -102,16 +117,24 @@ class OAuthServer:
         if isinstance(server, Failure):
             return server.reason
         if server.revocation_endpoint is None:
-            return "the server has no revocation endpoint: what it issued stays good until it expires"
-        request = build_revocation_request(self.source, token, kind)
-        reply = await self._post(server.revocation_endpoint, request)
+            return f"the server has no revocation endpoint: {_STILL_GOOD}"
+        problem = await self._revoke(server.revocation_endpoint, token, kind)
+        if problem is not None and problem.error == "unsupported_token_type":
+            problem = await self._revoke(server.revocation_endpoint, token, None)
+        return f"{problem.reason}: {_STILL_GOOD}" if problem else None
+
+    async def _revoke(self, endpoint: str, token: Secret, kind: str | None) -> Failure | None:
+        """RFC 7009 section 2.2: 200 is done, also for a token the server does not know any more."""
+        reply = await self._post(endpoint, build_revocation_request(self.source, token, kind))
         if isinstance(reply, NoReply):
-            return (
-                f"the revocation endpoint {reply.problem}: what the server issued stays good until it expires"
-            )
-        if reply.status == 200:
+            return _unreached("revocation endpoint", reply)
+        fields = parse_object(reply.body)
+        if fields is not None and fields.get("error"):
+            sent = (self.source.client_secret, token)
+            return refusal(reply.status, fields, sent=sent, endpoint="revocation endpoint")
+        if reply.status in {200, 204}:
             return None
-        return f"the revocation endpoint answered {reply.status}: what the server issued stays good until it expires"
+        return Failure(FailureKind.TRANSIENT, f"the revocation endpoint answered {reply.status}")
 
     def _is_old(self) -> bool:
         return self._read_at is not None and self.clock.steady() - self._read_at > METADATA_AGE_S
@@ -151,14 +174,17 @@ class OAuthServer:
         return await exchange(self.session, "POST", endpoint, self._limit_s, request.headers, body)
 
     async def _discover(self, issuer: str) -> Metadata | Failure:
-        """The issuer's metadata, at the first well-known place that has a good one."""
+        """The issuer's metadata, at the first well-known place that has any.
+
+        A document that cannot be believed ends the search: such a server is asked nothing more.
+        """
         failures = []
         for url in well_known_urls(issuer):
             reply = await exchange(
                 self.session, "GET", url, METADATA_S, headers=(("Accept", "application/json"),)
             )
-            found = _parse(issuer, reply, self.clock.wall())
-            if isinstance(found, Metadata) or (isinstance(reply, NoReply) and not reply.sent):
+            found, final = _parse(issuer, reply, self.clock.wall())
+            if isinstance(found, Metadata) or final:
                 return found
             failures.append(found)
         # The last place is asked because the first had none, so what was wrong with the first says more, if anything.
@@ -170,15 +196,17 @@ def _unreached(endpoint: str, reply: NoReply) -> Failure:
     return Failure(kind, f"the {endpoint} {reply.problem}")
 
 
-def _parse(issuer: str, reply: Reply | NoReply, now: float) -> Metadata | Failure:
+def _parse(issuer: str, reply: Reply | NoReply, now: float) -> tuple[Metadata | Failure, bool]:
+    """What one well-known place has, and whether to leave it at that."""
     if isinstance(reply, NoReply):
-        return Failure(FailureKind.TRANSIENT, f"the issuer {reply.problem}")
+        return Failure(FailureKind.TRANSIENT, f"the issuer {reply.problem}"), not reply.sent
     if reply.status in {404, 410}:
-        return Failure(FailureKind.TRANSIENT, _NO_METADATA)
+        return Failure(FailureKind.TRANSIENT, _NO_METADATA), False
     if reply.status != 200:
         reason = f"the issuer answered {reply.status} where its metadata should be"
-        return Failure(FailureKind.TRANSIENT, reason, parse_retry_after(reply.retry_after, now))
+        return Failure(FailureKind.TRANSIENT, reason, parse_retry_after(reply.retry_after, now)), False
     try:
-        return parse_metadata(issuer, reply.body)
+        return parse_metadata(issuer, reply.body), True
     except MetadataError as problem:
-        return Failure(FailureKind.TRANSIENT, f"the issuer's metadata {problem}")
+        failure = Failure(FailureKind.TRANSIENT, f"the issuer's metadata {problem}")
+        return failure, not isinstance(problem, NoDocument)
