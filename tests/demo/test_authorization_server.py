@@ -518,13 +518,18 @@ async def test_metadata_names_the_endpoints_under_the_issuer(peer: Peer) -> None
     methods = ["client_secret_basic", "client_secret_post"]
     assert metadata == {
         "issuer": "http://issuer.test",
+        "authorization_endpoint": "http://issuer.test/authorize",
         "token_endpoint": "http://issuer.test/token",
         "introspection_endpoint": "http://issuer.test/introspect",
         "revocation_endpoint": "http://issuer.test/revoke",
-        "scopes_supported": ["demo:read", "demo:write"],
-        "response_types_supported": [],
-        "grant_types_supported": ["client_credentials", "refresh_token"],
-        "token_endpoint_auth_methods_supported": methods,
+        "jwks_uri": "http://issuer.test/.well-known/jwks.json",
+        "scopes_supported": ["openid", "demo:read", "demo:write"],
+        "response_types_supported": ["code"],
+        "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
+        "id_token_signing_alg_values_supported": ["ES256"],
+        "token_endpoint_auth_methods_supported": [*methods, "none"],
         "introspection_endpoint_auth_methods_supported": methods,
-        "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_methods_supported": [*methods, "none"],
     }

@@ -85,14 +85,23 @@ async def test_the_configuration_leads_to_both_servers() -> None:
     assert route.account == "service"
     assert str(route.origin) == demo.api_url
     assert build_target(route, b"/service/hello?x=1") == b"/hello?x=1"
+    assert configuration.accounts["me"].source == OAuthSource(
+        grant=Grant.AUTHORIZATION_CODE,
+        client_id="bearerd-demo-app",
+        client_auth=ClientAuth.NONE,
+        issuer=demo.issuer,
+        scopes=("openid", "demo:read"),
+    )
+    assert configuration.store.kind == "memory"
 
 
-async def test_the_text_is_a_sentence_and_three_commands() -> None:
+async def test_the_text_is_a_sentence_three_commands_and_a_page() -> None:
     async with Demo.start(Lifetimes(access_s=17)) as demo:
-        text = demo.three_lines(1234)
+        text = demo.first_lines(1234)
         secret = demo.client_secret.reveal()
     assert re.match(r"bearerd demo: [^.]+\.\n", text)
-    commands = [line for line in text.splitlines() if line.startswith("  ")]
+    *commands, page = (line for line in text.splitlines() if line.startswith("  "))
+    assert page == "  http://127.0.0.1:1234/me/hello"
     assert len(commands) == 3
     assert all("http://127.0.0.1:1234/service/" in command for command in commands)
     assert all(shlex.split(command, comments=True) == shlex.split(command) for command in commands)

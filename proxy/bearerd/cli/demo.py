@@ -22,6 +22,6 @@ def serve_demo(port: int | None) -> None:
         async with Demo.start() as demo:
             configuration = demo.configuration(DEFAULT_PORT if port is None else port)
             logs.configure(configuration.log)
-            await daemon.serve(configuration, lambda running: click.echo(demo.three_lines(running.port)))
+            await daemon.serve(configuration, lambda running: click.echo(demo.first_lines(running.port)))
 
     daemon.run(main())

@@ -69,6 +69,11 @@ code {
 .button:hover { background: var(--accent-hover); }
 .button.quiet { background: transparent; border-color: var(--line); color: var(--text); font-weight: 500; }
 .button.quiet:hover { border-color: var(--soft); background: var(--ground); }
+.login label { display: block; margin: 1.25rem 0 .35rem; font-weight: 600; }
+.login input {
+  width: 100%; padding: .6rem .8rem; border: 1px solid var(--line); border-radius: .6rem; background: var(--ground);
+  color: var(--text); font: inherit;
+}
 .top { display: flex; flex-wrap: wrap; align-items: center; justify-content: space-between; gap: .4rem .75rem; }
 .who { margin: .1rem 0 0; color: var(--soft); overflow-wrap: anywhere; }
 .badge {

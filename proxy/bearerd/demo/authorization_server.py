@@ -1,4 +1,4 @@
-"""A small OAuth authorization server with one client, for the demo and for tests.
+"""A small OAuth authorization server, for the demo and for tests.
 
 The first half is rules: a `Ledger`, ``now`` and entropy in, a new `Ledger` and a result out.
 The second half is HTTP. Instants are epoch seconds.
@@ -17,6 +17,19 @@ from aiohttp import web
 
 from bearerd.core.accounts import ClientAuth, Grant
 from bearerd.core.redaction import Secret
+from bearerd.demo.codes import (
+    CODE_S,
+    AuthorizationRequest,
+    BadRequest,
+    Code,
+    Refusal,
+    build_id_claims,
+    build_redirect,
+    is_answered,
+    parse_authorization_request,
+)
+from bearerd.demo.login_form import answer_page, build_form, build_refusal
+from bearerd.demo.signer import Signer
 
 ENTROPY_BYTES: Final = 32
 MAX_BODY_BYTES: Final = 16 << 10
@@ -47,12 +60,13 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True)
 class RefreshGrant:
-    """One login: the only refresh token of it that may still be used, and until when."""
+    """One login: the only refresh token of it that may still be used, by which client, and until when."""
 
     subject: str
     scopes: tuple[str, ...]
     refresh_token: Secret
     expires_at: float
+    client_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +122,18 @@ def drop_expired(ledger: Ledger, now: float) -> Ledger:
 
 
 def begin_grant(
-    ledger: Ledger, subject: str, scopes: tuple[str, ...], now: float, entropy: bytes, lifetimes: Lifetimes
+    ledger: Ledger,
+    subject: str,
+    scopes: tuple[str, ...],
+    now: float,
+    entropy: bytes,
+    lifetimes: Lifetimes,
+    client_id: str = "",
 ) -> tuple[Ledger, Secret]:
     """A new grant and its first refresh token, as a login gives it."""
     key = _derive(entropy, "grant")
     refresh_token = Secret(f"{key}.{_derive(entropy, 'refresh')}")
-    grant = RefreshGrant(subject, scopes, refresh_token, now + lifetimes.refresh_s)
+    grant = RefreshGrant(subject, scopes, refresh_token, now + lifetimes.refresh_s, client_id)
     ledger = drop_expired(ledger, now)
     return replace(ledger, grants={**ledger.grants, key: grant}), refresh_token
 
@@ -250,7 +270,10 @@ def _required(form: Mapping[str, str], name: str) -> str:
 
 
 class AuthorizationServer:
-    """The server's endpoints, and the same answers in-process. `token_requests` counts refused ones too."""
+    """The server's endpoints, and the same answers in-process. `token_requests` counts refused ones too.
+
+    Two clients: one with a secret, for services, and `app_id`, public, for logins of people.
+    """
 
     def __init__(
         self,
@@ -259,6 +282,7 @@ class AuthorizationServer:
         client_secret: Secret,
         *,
         lifetimes: Lifetimes | None = None,
+        app_id: str = "demo-app",
         scopes: tuple[str, ...] = ("demo:read", "demo:write"),
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -266,6 +290,9 @@ class AuthorizationServer:
         self.token_requests = 0
         self._client_id = client_id
         self._client_secret = client_secret
+        self._app_id = app_id
+        self._codes: dict[str, Code] = {}
+        self._signer = Signer()
         self._lifetimes = lifetimes or Lifetimes()
         self._scopes = scopes
         self._clock = clock
@@ -275,6 +302,9 @@ class AuthorizationServer:
         """An application to serve at the issuer's address."""
         application = web.Application(middlewares=[_answer_refusals], client_max_size=MAX_BODY_BYTES)
         application.router.add_get("/.well-known/oauth-authorization-server", self._describe)
+        application.router.add_get("/.well-known/jwks.json", self._show_keys)
+        application.router.add_get("/authorize", self._show_form)
+        application.router.add_post("/authorize", self._decide)
         application.router.add_post("/token", self._token)
         application.router.add_post("/introspect", self._introspect)
         application.router.add_post("/revoke", self._revoke)
@@ -283,7 +313,13 @@ class AuthorizationServer:
     def mint_refresh_token(self, subject: str = "demo-user") -> Secret:
         """The first refresh token of a new grant, for all the server's scopes."""
         self._ledger, refresh_token = begin_grant(
-            self._ledger, subject, self._scopes, self._clock(), _draw_entropy(), self._lifetimes
+            self._ledger,
+            subject,
+            self._scopes,
+            self._clock(),
+            _draw_entropy(),
+            self._lifetimes,
+            self._client_id,
         )
         return refresh_token
 
@@ -295,36 +331,104 @@ class AuthorizationServer:
         self._ledger = revoke(self._ledger, token)
 
     async def _describe(self, request: web.Request) -> web.Response:
-        """RFC 8414 section 2. No response types: there is no authorization endpoint."""
+        """RFC 8414 section 2."""
         del request
-        methods = [ClientAuth.BASIC, ClientAuth.POST]
+        methods = [ClientAuth.BASIC, ClientAuth.POST, ClientAuth.NONE]
         return web.json_response(
             {
                 "issuer": self.issuer,
+                "authorization_endpoint": f"{self.issuer}/authorize",
                 "token_endpoint": f"{self.issuer}/token",
                 "introspection_endpoint": f"{self.issuer}/introspect",
                 "revocation_endpoint": f"{self.issuer}/revoke",
-                "scopes_supported": self._scopes,
-                "response_types_supported": [],
-                "grant_types_supported": [Grant.CLIENT_CREDENTIALS, Grant.REFRESH_TOKEN],
+                "jwks_uri": f"{self.issuer}/.well-known/jwks.json",
+                "scopes_supported": ["openid", *self._scopes],
+                "response_types_supported": ["code"],
+                "grant_types_supported": list(Grant),
+                "code_challenge_methods_supported": ["S256"],
+                "authorization_response_iss_parameter_supported": True,
+                "id_token_signing_alg_values_supported": ["ES256"],
                 "token_endpoint_auth_methods_supported": methods,
-                "introspection_endpoint_auth_methods_supported": methods,
+                "introspection_endpoint_auth_methods_supported": methods[:2],
                 "revocation_endpoint_auth_methods_supported": methods,
             }
         )
 
+    async def _show_keys(self, request: web.Request) -> web.Response:
+        del request
+        return web.json_response({"keys": [self._signer.public_key()]})
+
+    async def _show_form(self, request: web.Request) -> web.Response:
+        """The login form, or a redirect with an error, or neither where the request is not to be trusted."""
+        parameters = dict(request.query)
+        try:
+            self._parse(parameters)
+        except BadRequest as problem:
+            return answer_page(build_refusal(str(problem)), 400)
+        except Refusal as refusal:
+            return self._redirect(parameters, error=refusal.code)
+        return answer_page(build_form(parameters), form_action=parameters["redirect_uri"])
+
+    async def _decide(self, request: web.Request) -> web.Response:
+        """What the person has decided. What the form carries is checked again: anybody may send one."""
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        try:
+            asked = self._parse(form)
+        except BadRequest as problem:
+            return answer_page(build_refusal(str(problem)), 400)
+        except Refusal as refusal:
+            return self._redirect(form, error=refusal.code)
+        subject = form.get("name", "").strip()
+        if form.get("decision") != "allow" or not subject or len(subject) > 64 or not subject.isprintable():
+            return self._redirect(form, error="access_denied")
+        code = secrets.token_urlsafe(ENTROPY_BYTES)
+        now = self._clock()
+        self._codes = {text: known for text, known in self._codes.items() if now < known.expires_at}
+        self._codes[code] = Code(asked, subject, now + CODE_S)
+        return self._redirect(form, code=code)
+
+    def _parse(self, parameters: Mapping[str, str]) -> AuthorizationRequest:
+        return parse_authorization_request(parameters, self._app_id, ("openid", *self._scopes))
+
+    def _redirect(self, parameters: Mapping[str, str], **answer: str) -> web.Response:
+        place = build_redirect(parameters["redirect_uri"], self.issuer, parameters.get("state"), **answer)
+        return web.Response(status=303, headers={"Location": place, "Cache-Control": "no-store"})
+
     async def _token(self, request: web.Request) -> web.Response:
         self.token_requests += 1
-        form = await self._read_form(request)
+        client_id, form = await self._read_form(request)
         scopes = tuple(form.get("scope", "").split())
         match _required(form, "grant_type"):
-            case Grant.CLIENT_CREDENTIALS:
+            case Grant.AUTHORIZATION_CODE:
+                return _answer(self._redeem(client_id, form))
+            case Grant.CLIENT_CREDENTIALS if client_id == self._client_id:
                 issued = self._issue(scopes)
+            case Grant.CLIENT_CREDENTIALS:
+                raise OAuthError("unauthorized_client", "this client is for people")
             case Grant.REFRESH_TOKEN:
-                issued = self._rotate(_required(form, "refresh_token"), scopes)
+                issued = self._rotate(client_id, _required(form, "refresh_token"), scopes)
             case _:
-                raise OAuthError("unsupported_grant_type", "use client_credentials or refresh_token")
+                raise OAuthError("unsupported_grant_type", "the metadata lists the grants there are")
         return _answer(_token_reply(issued))
+
+    def _redeem(self, client_id: str, form: Mapping[str, str]) -> dict[str, object]:
+        """Tokens for a code. One that comes twice ends what it was spent for (RFC 6749 section 4.1.2)."""
+        text, now = _required(form, "code"), self._clock()
+        code = self._codes.get(text)
+        if code is not None and code.grant is not None:
+            self.revoke(code.grant)
+        if code is None or code.grant is not None or not is_answered(code, form, client_id, now):
+            raise OAuthError("invalid_grant", "the code is unknown, spent, expired or not this client's")
+        scopes = code.request.scopes
+        self._ledger, first = begin_grant(
+            self._ledger, code.subject, scopes, now, _draw_entropy(), self._lifetimes, client_id
+        )
+        self._codes[text] = replace(code, grant=_key_of(first.reveal()))
+        reply = _token_reply(self._rotate(client_id, first.reveal(), ()))
+        if "openid" in scopes:
+            claims = build_id_claims(code, self.issuer, now, self._lifetimes.access_s)
+            reply["id_token"] = self._signer.sign(claims)
+        return reply
 
     def _issue(self, scopes: tuple[str, ...]) -> Issued:
         if not set(scopes) <= set(self._scopes):
@@ -339,7 +443,10 @@ class AuthorizationServer:
         )
         return issued
 
-    def _rotate(self, refresh_token: str, scopes: tuple[str, ...]) -> Issued:
+    def _rotate(self, client_id: str, refresh_token: str, scopes: tuple[str, ...]) -> Issued:
+        grant = self._ledger.grants.get(_key_of(refresh_token))
+        if grant is not None and grant.client_id != client_id:
+            raise OAuthError("invalid_grant", "the refresh token is another client's")
         self._ledger, outcome = rotate(
             self._ledger, refresh_token, scopes, self._clock(), _draw_entropy(), self._lifetimes
         )
@@ -348,7 +455,9 @@ class AuthorizationServer:
         return outcome
 
     async def _introspect(self, request: web.Request) -> web.Response:
-        form = await self._read_form(request)
+        client_id, form = await self._read_form(request)
+        if client_id != self._client_id:
+            raise OAuthError("invalid_client", "tokens are introspected by the client with a secret")
         token = self.introspect(_required(form, "token"))
         return _answer({"active": False} if token is None else self._introspection(token))
 
@@ -366,19 +475,21 @@ class AuthorizationServer:
         }
 
     async def _revoke(self, request: web.Request) -> web.Response:
-        form = await self._read_form(request)
+        _, form = await self._read_form(request)
         self.revoke(_required(form, "token"))
         return _answer({})
 
-    async def _read_form(self, request: web.Request) -> dict[str, str]:
-        """The form of a client that has proved who it is. Raises OAuthError."""
+    async def _read_form(self, request: web.Request) -> tuple[str, dict[str, str]]:
+        """The client and its form. The public client has nothing to prove. Raises OAuthError."""
         form = parse_form(request.content_type, await request.read())
         client_id, client_secret = parse_client(request.headers.get("Authorization"), form)
+        if client_id == self._app_id and not client_secret:
+            return client_id, form
         right_id = _same(client_id, self._client_id)
         right_secret = _same(client_secret, self._client_secret.reveal())
         if not (right_id and right_secret):
             raise OAuthError("invalid_client", "the client is unknown or its secret is wrong")
-        return form
+        return client_id, form
 
 
 def _draw_entropy() -> bytes:

@@ -9,15 +9,17 @@ from typing import Final, Self
 
 from aiohttp import web
 
-from bearerd.core.accounts import Account, Grant, OAuthSource
-from bearerd.core.configuration import Configuration, Listen
+from bearerd.core.accounts import Account, ClientAuth, Grant, OAuthSource
+from bearerd.core.configuration import Configuration, Listen, Store
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import parse_route
 from bearerd.demo.authorization_server import AuthorizationServer, Lifetimes
 from bearerd.demo.sample_api import SampleApi
 
 ACCOUNT: Final = "service"
+PERSON: Final = "me"
 CLIENT_ID: Final = "bearerd-demo"
+APP_ID: Final = "bearerd-demo-app"
 
 _LOOPBACK: Final = "127.0.0.1"
 _SHUTDOWN_S: Final = 1.0
@@ -33,6 +35,9 @@ Watch the token change for a minute; each lives {lifetime_s} seconds and is repl
 
 Revoke the token in use, and call again; the call succeeds with a new one:
   curl -s -X POST {url}/revoke-me; curl -s {url}/hello
+
+Log in, as a person does, and come back to the API's answer; open this in a browser:
+  {page}
 """
 
 
@@ -55,7 +60,9 @@ class Demo:
         async with AsyncExitStack() as stack:
             # Bound before it is served, because the metadata names the port.
             listener = stack.enter_context(_listen())
-            server = AuthorizationServer(_url_of(listener), CLIENT_ID, client_secret, lifetimes=lifetimes)
+            server = AuthorizationServer(
+                _url_of(listener), CLIENT_ID, client_secret, lifetimes=lifetimes, app_id=APP_ID
+            )
             await stack.enter_async_context(_serve(server.build_application(), listener))
             listener = stack.enter_context(_listen())
             api = SampleApi(server.introspect, server.revoke)
@@ -67,22 +74,39 @@ class Demo:
         return self.authorization_server.issuer
 
     def configuration(self, port: int) -> Configuration:
-        """For a bearerd on `port` that has the sample API under /service/."""
+        """For a bearerd on `port` that has the sample API under /service/, and under /me/ for who logs in.
+
+        Nothing is left behind: logins last as long as the process.
+        """
         source = OAuthSource(
             grant=Grant.CLIENT_CREDENTIALS,
             client_id=self.client_id,
             client_secret=self.client_secret,
             issuer=self.issuer,
         )
+        login = OAuthSource(
+            grant=Grant.AUTHORIZATION_CODE,
+            client_id=APP_ID,
+            client_auth=ClientAuth.NONE,
+            issuer=self.issuer,
+            scopes=("openid", "demo:read"),
+        )
         return Configuration(
-            accounts={ACCOUNT: Account(ACCOUNT, source)},
-            routes=(parse_route("/service/", self.api_url, ACCOUNT),),
+            accounts={ACCOUNT: Account(ACCOUNT, source), PERSON: Account(PERSON, login)},
+            routes=(
+                parse_route("/service/", self.api_url, ACCOUNT),
+                parse_route("/me/", self.api_url, PERSON),
+            ),
             listen=Listen(port=port),
+            store=Store(kind="memory"),
         )
 
-    def three_lines(self, port: int) -> str:
-        """What a user reads first: a sentence and three commands, for a bearerd on `port`."""
-        return _TEXT.format(url=f"http://{_LOOPBACK}:{port}/service", lifetime_s=self.lifetimes.access_s)
+    def first_lines(self, port: int) -> str:
+        """What a user reads first: a sentence, three commands and a page, for a bearerd on `port`."""
+        base = f"http://{_LOOPBACK}:{port}"
+        return _TEXT.format(
+            url=f"{base}/service", page=f"{base}/me/hello", lifetime_s=self.lifetimes.access_s
+        )
 
 
 def _listen() -> socket.socket:
