@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import stat
+import subprocess
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
@@ -106,6 +107,43 @@ async def test_the_file_stays_and_is_ours_alone(folder: VaultFolder, tmp_path: P
         found = (tmp_path / "vault" / "work.lock").stat()
     assert found.st_ino == inode
     assert stat.S_IMODE(found.st_mode) == 0o600
+
+
+def mount(*words: str) -> None:
+    subprocess.run(["mount", *words], check=True)
+
+
+def unmount(folder: Path) -> None:
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+async def test_it_holds_on_a_file_system_that_has_become_read_only(tmp_path: Path) -> None:
+    """Tokens that cannot be saved there are refreshed all the same."""
+    mount("-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path))
+    try:
+        folder = VaultFolder(tmp_path / "vault")
+        async with lock(folder).hold():
+            """It is made while it can be."""
+        mount("-o", "remount,ro", str(tmp_path))
+        async with lock(folder).hold():
+            with pytest.raises(RefreshLockTimeout):
+                async with lock(folder, 0.2).hold():
+                    raise AssertionError("it was held twice")
+            mount("-o", "remount,rw", str(tmp_path))
+            with pytest.raises(RefreshLockTimeout):
+                async with lock(folder, 0.2).hold():
+                    raise AssertionError("it was held twice")
+        async with another_holder(folder):
+            with pytest.raises(RefreshLockTimeout):
+                async with lock(folder, 0.2).hold():
+                    raise AssertionError("it was held twice")
+        mount("-o", "remount,ro", str(tmp_path))
+        with pytest.raises(StoreError, match="read-only"):
+            async with KernelLock(folder, "other", wait_s=0.2).hold():
+                raise AssertionError("there is no file to lock")
+    finally:
+        unmount(tmp_path)
 
 
 async def test_a_link_in_its_place_is_refused(folder: VaultFolder, tmp_path: Path) -> None:

@@ -29,7 +29,12 @@ _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _SEALED: Final = (".vault", ".next")
 _ENDINGS: Final = (*_SEALED, ".lock", ".failure", ".noting", ".probe")
 _PROBE_BYTES: Final = 16 << 10  # more than a sealed pair of tokens takes
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+_UNWRITABLE: Final = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EIO: "the disk fails",
+    errno.EROFS: "mount it for writing",
+}
 
 
 class VaultFolder:
@@ -74,7 +79,7 @@ class VaultFolder:
         name = f"{stem}.lock"
         with self._opened() as folder:
             try:
-                with _owned_file(name, os.O_RDWR, folder):
+                with _owned_file(name, os.O_RDONLY, folder):
                     """Another user's could be held by them for ever."""
             except FileNotFoundError:
                 pass
@@ -147,11 +152,9 @@ class VaultFolder:
         try:
             yield
         except OSError as exc:
-            if exc.errno in _NO_ROOM:
-                reason = os.strerror(exc.errno or 0)
-                raise StoreUnwritable(
-                    f"{self._path} cannot be written to: {reason}; make room there"
-                ) from None
+            if exc.errno in _UNWRITABLE:
+                reason = f"{os.strerror(exc.errno)}; {_UNWRITABLE[exc.errno]}"
+                raise StoreUnwritable(f"{self._path} cannot be written to: {reason}") from None
             raise self._unusable(name, exc) from None
 
     def _unusable(self, name: str, exc: OSError) -> StoreError:
