@@ -1,12 +1,15 @@
 """How an account is put together: its source, its store, its lock, its manager."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
+from bearerd.control.rendezvous import VaultEntry
+from bearerd.control.siblings import VaultSiblings
 from bearerd.core.accounts import Account, CommandSource, FileSource, OAuthSource, StaticSource
 from bearerd.core.configuration import Store
 from bearerd.core.lifecycle import (
@@ -16,6 +19,7 @@ from bearerd.core.lifecycle import (
     RefreshFailed,
     RefreshSucceeded,
     State,
+    TokenBorrowed,
 )
 from bearerd.core.redaction import Secret
 from bearerd.core.vault import Key, build_identity
@@ -71,6 +75,8 @@ class AccountLog:
                 self._log.info(
                     "token.refreshed", generation=token.generation, lifetime_s=round(token.lifetime_s)
                 )
+            case TokenBorrowed(token=token):
+                self._log.info("token.borrowed", generation=token.generation)
             case RefreshFailed(failure=failure):
                 self._log.warning("token.refresh_failed", kind=str(failure.kind), reason=failure.reason)
         if isinstance(after, LoginRequired):
@@ -130,6 +136,11 @@ class Vault:
             self._key = asyncio.create_task(load_key(self._settings, self._folder, create=True))
         return await asyncio.shield(self._key)
 
+    def entry(self, account: Account) -> VaultEntry:
+        """What processes that share the account's credential, whatever their configuration, have in common."""
+        folder = os.path.realpath(self._settings.path)
+        return VaultEntry(folder, build_identity(account.name, account.source).stem)
+
     def open(self, account: Account) -> tuple[TokenStore, RefreshLock]:
         identity = build_identity(account.name, account.source)
         return VaultStore(self._folder, identity, self.key), KernelLock(self._folder, identity.stem)
@@ -162,6 +173,7 @@ def _build_manager(
 ) -> TokenManager:
     observer = AccountLog(account.name, heed)
     store, lock = vault.open(account) if vault is not None else (MemoryStore(), MemoryLock())
-    protocol = RefreshProtocol(source, store, lock, clock, observer, stays=stays)
+    siblings = VaultSiblings(os.environ, vault.entry(account)) if vault is not None else None
+    protocol = RefreshProtocol(source, store, lock, clock, observer, stays=stays, siblings=siblings)
     poll_s = FILE_POLL_S if isinstance(account.source, FileSource) else POLL_S
     return TokenManager(protocol, build_policy(account), observer, poll_s=poll_s)

@@ -25,7 +25,7 @@ from bearerd.assembly import (
 )
 from bearerd.control.login import BrowserLogins
 from bearerd.control.pages import Pages
-from bearerd.control.rendezvous import Origin
+from bearerd.control.rendezvous import Origin, VaultEntry
 from bearerd.control.socket import ControlSocket
 from bearerd.control.status import build_status
 from bearerd.core.accounts import Account, OAuthSource
@@ -77,8 +77,11 @@ class Daemon:
         self._browsers: BrowserLogins
         self._login_urls: dict[str, str] = {}
         self._front: Front
+        self._shared: dict[VaultEntry, str] = {}
         self._control = (
-            ControlSocket(origin, self._managers, self.status, self._control_defect) if origin else None
+            ControlSocket(origin, self._managers, self.status, self._control_defect, shared=self._shared)
+            if origin
+            else None
         )
         self.port = configuration.listen.port
 
@@ -164,6 +167,8 @@ class Daemon:
             if party is not None:
                 parties[name] = party
             self._managers[name] = party.manager if party else build_manager(account, self._clock, vault)
+            if vault is not None:
+                self._shared[vault.entry(account)] = name
         return Logins(parties, self._clock)
 
     def _build_front(self, logins: Logins) -> Front:

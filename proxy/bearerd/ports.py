@@ -113,6 +113,17 @@ class TokenStore(Protocol):
         ...
 
 
+class Siblings(Protocol):
+    """Other processes that share the account's store, and hold tokens that it may not have yet."""
+
+    async def borrow(self, above: int) -> TokenSet | None:
+        """The access token of the highest generation beyond `above` that one of them has in force.
+
+        It has no refresh token. None, and soon, where nobody has one. Raises nothing.
+        """
+        ...
+
+
 class RefreshLock(Protocol):
     """Held around a whole refresh: no other holder, in any process that shares the store.
 

@@ -23,11 +23,13 @@ from bearerd.control.rendezvous import (
     GREETING,
     Origin,
     Unusable,
+    VaultEntry,
     find_origin,
     may_talk,
     opened,
     runtime_folder,
 )
+from bearerd.control.siblings import VaultSiblings
 from bearerd.control.socket import (
     BAD_REQUEST,
     CONNECTIONS,
@@ -50,6 +52,8 @@ from clocks import FakeClock
 from users import NOBODY
 
 ORIGIN = Origin("/etc/one.toml")
+ENTRY = VaultEntry("/vault", "work-1")
+OF_NOBODY = VaultEntry("/vault", "play-1")
 ASK = {"do": "token", "account": "work", "config": ORIGIN.file, "overrides": "", "min_valid_s": 0}
 
 
@@ -58,13 +62,14 @@ class Numbered:
 
     def __init__(self) -> None:
         self.given = 0
+        self.refresh_token: Secret | None = None
         self.failure: Failure | None = None
         self.defect: Exception | None = None
 
     async def obtain(self, current: TokenSet | None) -> Granted | Failure:
         del current
         self.given += 1
-        return self.failure or Granted(Secret(f"t{self.given}"), 1000.0)
+        return self.failure or Granted(Secret(f"t{self.given}"), 1000.0, self.refresh_token)
 
     def changed(self) -> bool:
         return False
@@ -106,7 +111,10 @@ class Side:
         self.defect: Exception | None = None
         self.defects: list[Exception] = []
         self.control = ControlSocket(
-            origin, {"work": self.manager}, self.status, self.defects.append, ask_s=0.5, answer_s=0.5
+            *(origin, {"work": self.manager}, self.status, self.defects.append),
+            ask_s=0.5,
+            answer_s=0.5,
+            shared={ENTRY: "work", OF_NOBODY: "play"},
         )
 
     def status(self) -> dict[str, Any]:
@@ -455,6 +463,53 @@ class TestOrigin:
         assert find_origin(Path("/a"), {"BEARERD_LOG__LEVEL": "debug"}) == find_origin(Path("/a"), {})
 
 
+async def borrow(entry: VaultEntry = ENTRY, above: int = 0) -> TokenSet | None:
+    return await VaultSiblings(os.environ, entry).borrow(above)
+
+
+class TestLoans:
+    """One daemon has a token that others of the same vault have not, whatever configuration each was started with."""
+
+    async def test_it_is_the_token_in_force_without_its_refresh_token(self) -> None:
+        async with Side(Origin("/etc/another.toml")).running() as side:
+            side.source.refresh_token = Secret("r")
+            await side.manager.token()
+            await side.manager.refresh()
+            now = side.clock.wall()
+            assert await borrow() == TokenSet(2, Secret("t2"), now, now + 1000.0)
+
+    async def test_the_newest_is_taken_and_none_that_is_no_news(self) -> None:
+        async with Side().running() as older, Side().running() as newer:
+            await older.manager.token()
+            await newer.manager.token()
+            newer.source.given = 10
+            await newer.manager.refresh()
+            lent = await borrow()
+            assert lent is not None
+            assert (lent.generation, lent.access_token) == (2, Secret("t11"))
+            assert await borrow(above=2) is None
+
+    async def test_it_is_for_those_of_the_same_vault_and_the_same_credential(self) -> None:
+        async with Side().running() as side:
+            await side.manager.token()
+            assert await borrow() is not None
+            assert await borrow(VaultEntry("/other", ENTRY.stem)) is None
+            assert await borrow(VaultEntry(ENTRY.folder, "work-2")) is None
+            assert await borrow(OF_NOBODY) is None
+
+    async def test_nothing_is_begun_or_waited_for_by_it(self) -> None:
+        """Neither where there is no token nor where it has expired or is not known to be read from its store."""
+        async with Side(renewable=False).running(), Side().running(started=False), Side().running() as side:
+            await side.manager.token()
+            side.clock.suspend(1001.0)
+            async with asyncio.timeout(1.0):
+                assert await borrow() is None
+            assert side.source.given == 1
+
+    async def test_without_daemons_there_is_none(self) -> None:
+        assert await borrow() is None
+
+
 class TestDaemonSide:
     async def test_a_token_a_refresh_and_a_status(self) -> None:
         async with Side().running() as side:
@@ -509,6 +564,7 @@ class TestDaemonSide:
             b"[]",
             b'{"do": "shutdown"}',
             b'{"do": "token"}',
+            b'{"do": "loan"}',
             json.dumps(ASK | {"account": 1}).encode(),
             json.dumps(ASK | {"config": []}).encode(),
             json.dumps(ASK | {"min_valid_s": "1"}).encode(),
@@ -674,6 +730,29 @@ class TestClientSide:
         with impostor(folder / "0-mad.sock", GREETING, answer):
             async with Side().running():
                 assert await fetch_value() == "t1"
+
+    @pytest.mark.parametrize(
+        "loan",
+        [
+            b"1",
+            b"null",
+            b"{}",
+            b'{"generation": "9", "access_token": "t", "obtained_at": 1, "expires_at": 2}',
+            b'{"generation": 9, "access_token": "t\\nX-Evil: 1", "obtained_at": 1, "expires_at": 2}',
+            b'{"generation": 9, "access_token": "t", "obtained_at": 2, "expires_at": 1}',
+            b'{"generation": 9, "access_token": "t", "obtained_at": 1, "expires_at": NaN}',
+            b'{"generation": 9, "access_token": "t", "obtained_at": 1, "expires_at": Infinity}',
+            b'{"generation": 9, "access_token": "t", "obtained_at": 1, "expires_at": 1' + b"0" * 400 + b"}",
+        ],
+        ids=range(9),
+    )
+    async def test_a_loan_without_sense_is_none(self, folder: Path, loan: bytes) -> None:
+        with impostor(folder / "0-mad.sock", GREETING, b'{"loan": ' + loan + b"}\n"):
+            async with Side().running() as side:
+                await side.manager.token()
+                lent = await borrow()
+                assert lent is not None
+                assert lent.access_token == Secret("t1")
 
     async def test_another_program_s_socket_is_told_nothing(self, folder: Path) -> None:
         with impostor(folder / "0-other.sock", b"SSH-2.0\n") as heard:

@@ -33,11 +33,13 @@ from bearerd.core.lifecycle import (
     State,
     StoreFailed,
     Ticked,
+    TokenBorrowed,
     TokenStored,
     Use,
     Wait,
     advisory_at,
     decide_call,
+    decide_loan,
     decide_replay,
     effective_now,
     freshness,
@@ -47,7 +49,7 @@ from bearerd.core.lifecycle import (
     transition,
 )
 from bearerd.core.redaction import Secret
-from bearerd.core.tokens import TokenSet, import_refresh_token
+from bearerd.core.tokens import NOTHING, TokenSet, import_refresh_token
 
 RENEWABLE = Policy(renewable=True)
 BY_LOGIN = Policy(renewable=False)
@@ -286,6 +288,95 @@ class TestPostponed:
         state = step(Active(token()), Ticked(), 1800.0, BY_LOGIN)
         state = step(state, RefreshFailed(self.POSTPONED, 1, 0.0), 1800.0, BY_LOGIN)
         assert decide_call(state, 1969.0, BY_LOGIN) == Use(token())
+
+    def test_calls_wait_for_the_attempt_that_follows_for_nothing_has_been_tried_yet(self) -> None:
+        state = step(Active(token()), Ticked(), 1800.0, BY_LOGIN)
+        state = step(state, RefreshFailed(self.POSTPONED, 1, 0.0), 1969.5, BY_LOGIN)
+        state = step(state, Ticked(), 1970.0, BY_LOGIN)
+        assert decide_call(state, 1971.0, BY_LOGIN) == Wait(1980.0)
+        state = step(state, RefreshFailed(DOWN, 1, 0.0), 1972.0, BY_LOGIN)
+        assert decide_call(state, 1973.0, BY_LOGIN) == Use(token())
+
+    def test_it_is_put_off_no_longer_once_an_api_has_refused_the_token(self) -> None:
+        state = step(Active(token()), Ticked(), 1800.0, BY_LOGIN)
+        state = step(state, RefreshFailed(self.POSTPONED, 1, 0.0), 1800.0, BY_LOGIN)
+        assert next_wakeup(state, BY_LOGIN) == 1801.0
+        state, actions = transition(state, CallRejected(1), 1800.5, BY_LOGIN)
+        assert actions == (StartRefresh(1, rejected=True),)
+        assert decide_replay(state, 1, 1800.5, BY_LOGIN) == Wait(1810.5)
+
+    def test_a_refusal_while_it_is_being_put_off_counts_too(self) -> None:
+        state = step(Active(token()), Ticked(), 1800.0, BY_LOGIN)
+        state = step(state, CallRejected(1), 1800.0, BY_LOGIN)
+        state = step(state, RefreshFailed(self.POSTPONED, 1, 0.0), 1800.1, BY_LOGIN)
+        assert next_wakeup(state, BY_LOGIN) == 1800.1
+        assert transition(state, Ticked(), 1800.1, BY_LOGIN)[1] == (StartRefresh(1, rejected=True),)
+
+
+class TestLoans:
+    """A sibling keeps the lock with a pair that it cannot save, and lends its access token."""
+
+    LENT = token(2, at=1970.0, refresh=None)
+
+    def borrowed(self) -> State:
+        state = step(Active(token()), Ticked(), 1970.0, BY_LOGIN)
+        return step(state, TokenBorrowed(self.LENT, 1), 1971.0, BY_LOGIN)
+
+    def test_calls_use_what_is_lent_and_refreshes_go_on_from_what_is_owned(self) -> None:
+        assert self.borrowed() == Active(self.LENT, own=token())
+        assert decide_call(self.borrowed(), 1971.0, BY_LOGIN) == Use(self.LENT)
+        assert lc.owned(self.borrowed()) == token()
+
+    def test_it_is_no_end_of_the_login_that_it_has_no_refresh_token(self) -> None:
+        state, actions = transition(self.borrowed(), Ticked(), 2770.0, BY_LOGIN)
+        assert actions == (StartRefresh(2, rejected=False),)
+        assert next_wakeup(self.borrowed(), BY_LOGIN) == 2770.0
+        again = replace(self.LENT, generation=3)
+        assert step(state, TokenBorrowed(again, 2), 2771.0, BY_LOGIN) == Active(again, own=token())
+
+    def test_one_who_had_nothing_borrows_too(self) -> None:
+        state = step(NoToken(), Started(None), 1000.0)
+        assert step(state, TokenBorrowed(self.LENT, 0), 1971.0) == Active(self.LENT, own=NOTHING)
+
+    def test_what_the_lender_saves_is_adopted_though_its_generation_is_no_higher(self) -> None:
+        saved = replace(self.LENT, refresh_token=Secret("r2"))
+        assert step(self.borrowed(), TokenStored(saved, 0.5), 1980.0, BY_LOGIN) == Active(saved, 0.5)
+        older = replace(saved, generation=1)
+        assert step(self.borrowed(), TokenStored(older), 1980.0, BY_LOGIN) == self.borrowed()
+
+    def test_what_was_refused_is_so_still_when_the_lender_has_saved_it(self) -> None:
+        state = step(self.borrowed(), CallRejected(2), 1980.0, BY_LOGIN)
+        saved = replace(self.LENT, refresh_token=Secret("r2"))
+        after = step(state, TokenStored(saved), 1980.0, BY_LOGIN)
+        assert isinstance(decide_replay(after, 2, 1980.0, BY_LOGIN), Wait)
+        other = replace(saved, access_token=Secret("another"))
+        assert decide_call(step(state, TokenStored(other), 1980.0, BY_LOGIN), 1980.0, BY_LOGIN) == Use(other)
+
+    def test_a_refusal_of_it_forces_a_refresh(self) -> None:
+        assert transition(self.borrowed(), CallRejected(2), 1980.0, BY_LOGIN)[1] == (
+            StartRefresh(2, rejected=True),
+        )
+
+    def test_a_login_that_ends_takes_it_along_and_the_next_may_have_its_generation(self) -> None:
+        state = step(self.borrowed(), Ticked(), 2970.0, BY_LOGIN)
+        state = step(state, RefreshFailed(REJECTED, 2), 2970.0, BY_LOGIN)
+        assert state == LoginRequired(REJECTED.reason, forgotten=1)
+        login = token(2, at=2980.0)
+        assert decide_call(step(state, TokenStored(login), 2980.0, BY_LOGIN), 2980.0, BY_LOGIN) == Use(login)
+
+    @pytest.mark.parametrize("generation", [2, 3])
+    def test_a_logout_elsewhere_counts_if_it_is_newer_than_what_is_owned(self, generation: int) -> None:
+        assert step(self.borrowed(), LoggedOut(1), 1980.0, BY_LOGIN) == self.borrowed()
+        assert step(self.borrowed(), LoggedOut(generation), 1980.0, BY_LOGIN) == LoginRequired(
+            lc.LOGGED_OUT, forgotten=generation
+        )
+
+    def test_what_is_lent_is_in_force_and_good(self) -> None:
+        assert decide_loan(Active(token()), 1999.0) == token()
+        assert decide_loan(Active(token()), 2000.0) is None
+        assert decide_loan(Active(token(), rejected=True), 1500.0) is None
+        assert decide_loan(NoToken(), 1500.0) is None
+        assert decide_loan(self.borrowed(), 1980.0) == self.LENT
 
 
 class TestRejectedCalls:

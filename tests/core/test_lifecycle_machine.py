@@ -1,6 +1,8 @@
 """The lifecycle under arbitrary histories: the invariants that no order of events may break."""
 
 from collections import Counter
+from dataclasses import replace
+from itertools import count
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -28,6 +30,7 @@ from bearerd.core.lifecycle import (
     StartRefresh,
     State,
     Ticked,
+    TokenBorrowed,
     TokenStored,
     Use,
     Wait,
@@ -36,10 +39,13 @@ from bearerd.core.lifecycle import (
     freshness,
     generation_of,
     next_wakeup,
+    own_generation_of,
+    owned,
     phase_of,
     retry_at,
     token_of,
     transition,
+    was_put_off,
 )
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import TokenSet
@@ -58,8 +64,10 @@ class Lifecycle(RuleBasedStateMachine):
         self.policy = Policy(renewable=True)
         self.flying: list[StartRefresh] = []
         self.orphans: list[StartRefresh] = []  # refreshes whose account was logged out meanwhile
-        self.forced: Counter[int] = Counter()
+        self.forced: Counter[Secret] = Counter()
         self.failed: Counter[int] = Counter()
+        self.lent: set[Secret] = set()
+        self.count = count()
 
     @initialize(renewable=st.booleans(), stored=st.booleans(), lifetime_s=LIFETIMES, jitter=JITTERS)
     def begin(self, *, renewable: bool, stored: bool, lifetime_s: float, jitter: float) -> None:
@@ -99,11 +107,20 @@ class Lifecycle(RuleBasedStateMachine):
         return refreshes.pop(which % len(refreshes))
 
     @precondition(lambda self: self.flying or self.orphans)
-    @rule(lifetime_s=LIFETIMES, jitter=JITTERS, which=st.integers(0, 9))
-    def refresh_succeeds(self, lifetime_s: float, jitter: float, which: int) -> None:
+    @rule(lifetime_s=LIFETIMES, jitter=JITTERS, which=st.integers(0, 9), behind=st.integers(0, 1))
+    def refresh_succeeds(self, lifetime_s: float, jitter: float, which: int, behind: int) -> None:
+        """What it gives is newer than what the account has of its own; not always than what it had borrowed."""
         action = self.land(which)
-        token = TokenSet(action.basis + 1, Secret("a"), self.now, self.now + lifetime_s, Secret("r"))
-        self.feed(RefreshSucceeded(token, action.basis, jitter))
+        generation = max(own_generation_of(self.state), action.basis - behind) + 1
+        self.feed(RefreshSucceeded(self.issue(lifetime_s, generation), action.basis, jitter))
+
+    @precondition(lambda self: self.flying or self.orphans)
+    @rule(lifetime_s=LIFETIMES, jitter=JITTERS, which=st.integers(0, 9), ahead=st.integers(0, 2))
+    def sibling_lends(self, lifetime_s: float, jitter: float, which: int, ahead: int) -> None:
+        action = self.land(which)
+        token = self.issue(lifetime_s, action.basis + 1 + ahead)
+        self.lent.add(token.access_token)
+        self.feed(TokenBorrowed(replace(token, refresh_token=None), action.basis, jitter))
 
     @precondition(lambda self: self.flying or self.orphans)
     @rule(
@@ -133,7 +150,8 @@ class Lifecycle(RuleBasedStateMachine):
     # ---- how it is driven
 
     def issue(self, lifetime_s: float, generation: int = 1) -> TokenSet:
-        return TokenSet(generation, Secret("a"), self.now, self.now + lifetime_s, Secret("r"))
+        name = Secret(f"a{next(self.count)}")
+        return TokenSet(generation, name, self.now, self.now + lifetime_s, Secret("r"))
 
     def feed(self, event: Event) -> None:
         before = self.state
@@ -151,16 +169,18 @@ class Lifecycle(RuleBasedStateMachine):
     # ---- what must hold
 
     def check_start(self, before: State, event: Event, action: StartRefresh) -> None:
-        """One in flight; none before its window or its backoff; one per rejected generation, and its retries."""
+        """One in flight; none before its window or its backoff; one per rejected token, and its retries."""
         assert not self.flying
         assert isinstance(phase_of(self.state), InFlight)
         if action.rejected:
-            self.forced[action.basis] += 1
-            assert self.forced[action.basis] <= 1 + self.failed[action.basis]
+            token = token_of(self.state)
+            assert token is not None
+            self.forced[token.access_token] += 1
+            assert self.forced[token.access_token] <= 1 + self.failed[action.basis]
         if isinstance(event, SourceChanged):
             return
         phase, token = phase_of(before), token_of(self.state)
-        if isinstance(phase, Backoff):
+        if isinstance(phase, Backoff) and not (action.rejected and was_put_off(phase)):
             assert self.now >= retry_at(phase, token, self.policy)
         if isinstance(self.state, Active) and not action.rejected:
             assert self.now >= advisory_at(self.state.token, self.state.jitter, self.policy)
@@ -168,20 +188,28 @@ class Lifecycle(RuleBasedStateMachine):
     def check_what_ends_a_login(self, before: State, event: Event) -> None:
         if not isinstance(self.state, LoginRequired) or isinstance(before, LoginRequired):
             return
-        token = token_of(before)
+        token, own = token_of(before), owned(before)
         assert (
             isinstance(event, LoggedOut | LoginFailed)
             or (_is_rejection(event) and not self.policy.renewable)
             or (isinstance(event, Started) and event.token is None and not self.policy.renewable)
-            or (token is not None and token.refresh_token is None and self.now >= token.expires_at)
+            or (token is not None and own is not None and own.refresh_token is None)
         )
+        if token is not None and not isinstance(event, LoggedOut | LoginFailed | RefreshFailed):
+            assert self.now >= token.expires_at
 
     def check_generation(self, before: State, event: Event) -> None:
-        """Nothing but a new start goes back to an older token, not even a logout and what comes after it."""
-        if not isinstance(event, Started):
+        """Nothing but a new start goes back to an older token, not even a logout and what comes after it.
+
+        What was borrowed counts for nothing in this once it is given back: no store may ever have it.
+        """
+        if isinstance(event, Started):
+            return
+        assert own_generation_of(self.state) >= own_generation_of(before)
+        if not _is_borrowed(before):
             assert generation_of(self.state) >= generation_of(before)
             if generation_of(self.state) == generation_of(before):
-                assert token_of(self.state) in {token_of(before), None}
+                assert token_of(self.state) in {token_of(before), None} or _is_borrowed(self.state)
 
     @invariant()
     def no_expired_token_is_handed_out(self) -> None:
@@ -209,10 +237,26 @@ class Lifecycle(RuleBasedStateMachine):
             assert next_wakeup(self.state, self.policy) is not None
 
     @invariant()
+    def what_is_borrowed_is_never_what_a_refresh_goes_on_from(self) -> None:
+        own = owned(self.state)
+        assert own is None or own.access_token not in self.lent
+
+    @invariant()
+    def what_a_lender_saves_is_adopted(self) -> None:
+        if _is_borrowed(self.state):
+            saved = self.issue(3600.0, generation_of(self.state))
+            state, _ = transition(self.state, TokenStored(saved), self.now, self.policy)
+            assert (token_of(state), owned(state)) == (saved, saved)
+
+    @invariant()
     def a_stored_login_brings_the_account_back(self) -> None:
         login = self.issue(3600.0, generation_of(self.state) + 1)
         state, _ = transition(self.state, TokenStored(login), self.now, self.policy)
         assert decide_call(state, self.now, self.policy) == Use(login)
+
+
+def _is_borrowed(state: State) -> bool:
+    return owned(state) is not token_of(state)
 
 
 def _is_rejection(event: Event) -> bool:

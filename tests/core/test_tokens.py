@@ -67,3 +67,11 @@ def test_an_imported_login_has_expired_and_comes_before_any_token() -> None:
     assert not token.access_token
     assert token.lifetime_s == token.expires_at == 0.0
     assert build_token_set(Granted(Secret("new")), token, NOW).generation == 1
+
+
+def test_a_generation_is_beyond_what_was_borrowed_too() -> None:
+    assert (
+        build_token_set(Granted(Secret("new")), OLD, NOW, above=OLD.generation + 4).generation
+        == OLD.generation + 5
+    )
+    assert build_token_set(Granted(Secret("new")), OLD, NOW, above=1).generation == OLD.generation + 1

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -266,6 +267,126 @@ class TestAhead:
             assert token is not None
             assert account.clock.wall() < token.expires_at
         assert account.source.attempts == pytest.approx(10_000 / 800, abs=1)
+
+
+class Busy:
+    """A lock that a sibling keeps until `free`."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._sibling = self._lock.acquire()
+
+    async def keep(self) -> None:
+        await self._sibling
+
+    def free(self) -> None:
+        self._lock.release()
+
+    def hold(self) -> AbstractAsyncContextManager[None]:
+        return self._lock
+
+
+class Lender:
+    """A sibling that lends `token`."""
+
+    def __init__(self) -> None:
+        self.token: TokenSet | None = None
+
+    async def borrow(self, above: int) -> TokenSet | None:
+        return self.token if self.token is not None and self.token.generation > above else None
+
+
+class Borrowing(Account):
+    """An account whose sibling keeps the lock from the start on."""
+
+    def build(self, *, renewable: bool) -> TokenManager:
+        self.store = Shared()
+        self.lock = Busy()
+        self.lender = Lender()
+        protocol = RefreshProtocol(
+            *(self.source, self.store, self.lock, self.clock, self.seen),
+            siblings=self.lender,
+            patience_s=0.001,
+        )
+        return TokenManager(protocol, Policy(renewable=renewable), self.seen, draw=lambda: 0.0)
+
+    def issue(self, generation: int, refresh_token: str | None = None) -> TokenSet:
+        now = self.clock.wall()
+        secret = Secret(refresh_token) if refresh_token else None
+        return TokenSet(generation, Secret(f"b{generation}"), now, now + 1000, secret)
+
+    async def begin(self) -> None:
+        """The token in the store expires, and the sibling's successor of it cannot be saved."""
+        await self.lock.keep()
+        await self.store.save(self.issue(1, "r1"))
+        await self.manager.start()
+        self.clock.suspend(1000)
+        self.lender.token = self.issue(2)
+
+
+@pytest.fixture
+async def borrowing() -> AsyncIterator[Borrowing]:
+    subject = Borrowing(renewable=False)
+    await subject.begin()
+    yield subject
+    await subject.manager.aclose()
+
+
+class TestLoans:
+    async def test_calls_go_on_with_what_a_sibling_lends_and_it_is_not_saved(
+        self, borrowing: Borrowing
+    ) -> None:
+        assert (await borrowing.manager.token()).access_token == Secret("b2")
+        assert borrowing.manager.loan() == borrowing.lender.token
+        stored = await borrowing.store.load()
+        assert stored.generation == 1
+        assert borrowing.source.attempts == 0
+
+    async def test_one_loan_follows_another(self, borrowing: Borrowing) -> None:
+        for generation in range(2, 6):
+            borrowing.lender.token = borrowing.issue(generation)
+            assert (await borrowing.manager.token()).generation == generation
+            borrowing.clock.suspend(1000)
+        assert borrowing.source.attempts == 0
+
+    async def test_what_the_sibling_has_saved_is_adopted_and_refreshed_from(
+        self, borrowing: Borrowing
+    ) -> None:
+        await borrowing.manager.token()
+        await borrowing.store.save_elsewhere(borrowing.issue(2, "r2"))
+        borrowing.lock.free()
+        await borrowing.later(30)
+        assert token_of(borrowing.manager.state) == await borrowing.store.load()
+        borrowing.clock.suspend(1000)
+        assert (await borrowing.manager.token()).generation == 3
+        assert borrowing.source.spent == ["r2"]
+
+    async def test_a_refused_loan_is_replaced_once_there_is_another(self, borrowing: Borrowing) -> None:
+        await borrowing.manager.token()
+        replay = asyncio.create_task(borrowing.manager.force_refresh(2))
+        await asyncio.sleep(0.05)
+        assert not replay.done()
+        borrowing.lender.token = borrowing.issue(3)
+        assert (await replay).generation == 3
+
+    async def test_with_its_lender_gone_it_is_used_to_its_end_and_then_the_login_is_over(
+        self, borrowing: Borrowing
+    ) -> None:
+        borrowing.source.failure = REJECTED
+        await borrowing.manager.token()
+        borrowing.lock.free()
+        for _ in range(94):
+            await borrowing.later(10)
+            assert (await borrowing.manager.token()).generation == 2
+        assert borrowing.source.attempts == 0
+        await borrowing.later(60)
+        with pytest.raises(LoginRequiredError, match="cut short before its reply was saved"):
+            await borrowing.manager.token()
+        assert borrowing.source.spent == ["r1"]
+
+    async def test_the_end_of_the_process_does_not_wait_for_the_lock(self, borrowing: Borrowing) -> None:
+        async with asyncio.timeout(1):
+            await borrowing.manager.aclose()
 
 
 class TestClock:

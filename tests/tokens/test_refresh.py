@@ -10,10 +10,10 @@ import pytest
 from bearerd.core.failures import CUT_SHORT, FailureNote, build_mark, build_note
 from bearerd.core.lifecycle import REPLY_LOST, Event, Failure, FailureKind, State
 from bearerd.core.redaction import Secret
-from bearerd.core.tokens import Granted, TokenSet, Tombstone
-from bearerd.errors import StoreError, StoreUnwritable
+from bearerd.core.tokens import Borrowed, Granted, TokenSet, Tombstone
+from bearerd.errors import RefreshLockTimeout, StoreError, StoreUnwritable
 from bearerd.stores.memory import MemoryStore
-from bearerd.tokens.refresh import SAME_TOKEN, RefreshProtocol
+from bearerd.tokens.refresh import ENDING, LENDER_GONE, SAME_TOKEN, RefreshProtocol
 from clocks import FakeClock
 
 UNKNOWN = Failure(FailureKind.OUTCOME_UNKNOWN, "no reply")
@@ -49,18 +49,32 @@ class Journal:
         self.clock = FakeClock(100.0)
         self.full: str | None = None  # why nothing can be written
         self.appears: TokenSet | None = None  # what a sibling saves while the source is asked
-        self.protocol = RefreshProtocol(self, self, self, self.clock, Alarms(self.steps), stays=stays)
+        self.busy = asyncio.Lock()  # a sibling's, if it is locked
+        self.loans: list[TokenSet] = []  # the last one is lent for ever
+        self.asked: list[int] = []
+        self.protocol = RefreshProtocol(
+            *(self, self, self, self.clock, Alarms(self.steps)),
+            stays=stays,
+            siblings=self,
+            patience_s=0.01,
+        )
+
+    async def borrow(self, above: int) -> TokenSet | None:
+        self.asked.append(above)
+        loan = self.loans.pop(0) if len(self.loans) > 1 else self.loans[0] if self.loans else None
+        return loan if loan is not None and loan.generation > above else None
 
     def hold(self) -> AbstractAsyncContextManager[None]:
         return self._held()
 
     @asynccontextmanager
     async def _held(self) -> AsyncIterator[None]:
-        self.steps.append("lock")
-        try:
-            yield
-        finally:
-            self.steps.append("unlock")
+        async with self.busy:
+            self.steps.append("lock")
+            try:
+                yield
+            finally:
+                self.steps.append("unlock")
 
     async def load(self) -> TokenSet | Tombstone | None:
         self.steps.append("load")
@@ -99,9 +113,14 @@ class Journal:
         self.steps.append("close")
 
     async def run(
-        self, have: TokenSet | None = HAVE, *, rejected: bool = False, urgent: bool = False
-    ) -> TokenSet | Tombstone | Failure:
-        return await self.protocol.run(have, rejected=rejected, urgent=urgent)
+        self,
+        have: TokenSet | None = HAVE,
+        *,
+        rejected: bool = False,
+        urgent: bool = False,
+        lent: TokenSet | None = None,
+    ) -> TokenSet | Tombstone | Borrowed | Failure:
+        return await self.protocol.run(have, rejected=rejected, urgent=urgent, lent=lent)
 
 
 async def test_a_refresh_is_saved_before_it_is_used_and_all_of_it_is_under_the_lock() -> None:
@@ -294,6 +313,150 @@ class TestTold:
         journal = Journal(NEW)
         await journal.store.save_note(build_note(None, REJECTED, "sibling", HAVE.generation - 1, 99.9))
         assert isinstance(await journal.run(), TokenSet)
+
+
+LENT = TokenSet(2, Secret("lent"), 90.0, 150.0)
+
+
+class TestLoans:
+    """While a sibling keeps the lock, the token that it has in force is borrowed."""
+
+    async def test_a_lock_that_is_had_soon_asks_nobody(self) -> None:
+        journal = Journal(NEW)
+        journal.loans = [LENT]
+        assert isinstance(await journal.run(), TokenSet)
+        assert journal.asked == []
+
+    async def test_it_is_borrowed_and_nothing_is_spent_or_saved(self) -> None:
+        journal = Journal()
+        journal.loans = [LENT]
+        async with journal.busy:
+            assert await journal.run(urgent=True) == Borrowed(LENT)
+        assert journal.steps == []
+        async with asyncio.timeout(1), journal.hold():
+            """The wait for the lock has been given up."""
+
+    async def test_siblings_are_asked_again_and_again(self) -> None:
+        """First for what is newer than the account's own; what has expired is no loan."""
+        journal = Journal()
+        expired = replace(LENT, expires_at=100.0)
+        journal.loans = [replace(LENT, generation=1), expired, LENT]
+        async with journal.busy:
+            assert await journal.run() == Borrowed(LENT)
+        assert journal.asked == [1, 1, 1]
+
+    async def test_only_a_newer_one_takes_the_place_of_what_is_lent_already(self) -> None:
+        journal = Journal()
+        newer = replace(LENT, generation=3)
+        journal.loans = [LENT, replace(LENT, access_token=Secret("another")), newer]
+        async with journal.busy:
+            assert await journal.run(lent=LENT) == Borrowed(newer)
+        assert journal.asked == [2, 2, 2]
+
+    async def test_the_very_token_that_an_api_has_refused_is_no_loan_by_whatever_generation(self) -> None:
+        journal = Journal()
+        newer = replace(LENT, generation=4, access_token=Secret("newer"))
+        journal.loans = [replace(LENT, generation=3), newer]
+        async with journal.busy:
+            assert await journal.run(lent=LENT, rejected=True, urgent=True) == Borrowed(newer)
+
+    async def test_the_lock_is_preferred_if_it_comes_at_last(self) -> None:
+        journal = Journal()
+        await journal.store.save(replace(LENT, refresh_token=Secret("r2")))
+        await journal.busy.acquire()
+        running = asyncio.create_task(journal.run())
+        await asyncio.sleep(0.05)
+        journal.busy.release()
+        assert await running == replace(LENT, refresh_token=Secret("r2"))
+
+    async def test_who_keeps_the_lock_asks_nobody(self) -> None:
+        journal = Journal(NEW, Granted(Secret("newer"), 60.0, Secret("r3")))
+        journal.loans = [replace(LENT, generation=9)]
+        journal.full = "no room"
+        first = await journal.run(urgent=True)
+        assert isinstance(first, TokenSet)
+        assert isinstance(await journal.run(first, urgent=True), TokenSet)
+        assert journal.asked == []
+        journal.full = None
+        await journal.protocol.aclose()
+
+    @pytest.mark.parametrize("urgent", [False, True])
+    async def test_what_the_lender_has_saved_is_adopted(self, urgent: bool) -> None:  # a table's column
+        journal = Journal()
+        saved = replace(LENT, refresh_token=Secret("r2"))
+        await journal.store.save(saved)
+        assert await journal.run(lent=LENT, urgent=urgent) == saved
+
+    async def test_unless_an_api_has_refused_it_then_it_is_replaced_at_once(self) -> None:
+        journal = Journal(Granted(Secret("newer"), 60.0, Secret("r3")))
+        await journal.store.save(replace(LENT, refresh_token=Secret("r2")))
+        token = await journal.run(lent=LENT, rejected=True, urgent=True)
+        assert isinstance(token, TokenSet)
+        assert (token.generation, token.refresh_token) == (3, Secret("r3"))
+        assert "spend r2" in journal.steps
+
+    async def test_what_a_lender_that_is_gone_has_lent_is_used_to_its_end(self) -> None:
+        """The store is still at what the lender had spent, or at something between."""
+        journal = Journal()
+        await journal.store.save(HAVE)
+        assert await journal.run(lent=LENT) == LENDER_GONE
+        between = replace(LENT, generation=3)
+        await journal.store.save(replace(HAVE, generation=2))
+        assert await journal.run(lent=between) == LENDER_GONE
+        assert [step for step in journal.steps if step.startswith("spend")] == []
+
+    async def test_at_its_end_what_was_spent_is_presented_once_and_a_rejection_is_explained(self) -> None:
+        """Whether the lender's mark could be saved or not. Nobody presents it after that."""
+        journal = Journal(REJECTED)
+        await journal.store.save(HAVE)
+        failure = Failure(FailureKind.GRANT_REJECTED, CUT_SHORT)
+        assert await journal.run(lent=LENT, urgent=True) == failure
+        assert await journal.run(lent=LENT, urgent=True) == failure
+        assert [step for step in journal.steps if step.startswith("spend")] == ["spend r1"]
+
+    async def test_a_server_that_forgives_gives_a_generation_beyond_what_was_lent(self) -> None:
+        journal = Journal(NEW)
+        await journal.store.save(HAVE)
+        token = await journal.run(lent=LENT, urgent=True)
+        assert isinstance(token, TokenSet)
+        assert token.generation == 3
+
+    async def test_the_very_token_that_was_lent_and_refused_is_no_success(self) -> None:
+        journal = Journal(Granted(Secret("lent"), 60.0))
+        assert await journal.run(lent=LENT, rejected=True, urgent=True) == SAME_TOKEN
+
+    @pytest.mark.parametrize("tombstone", [2, 3])
+    async def test_a_logout_is_heeded_whatever_was_lent(self, tombstone: int) -> None:
+        journal = Journal()
+        await journal.store.save(Tombstone(tombstone))
+        assert await journal.run(lent=replace(LENT, generation=3)) == Tombstone(tombstone)
+
+    async def test_a_login_since_then_is_adopted_at_the_end_of_what_was_lent(self) -> None:
+        journal = Journal()
+        login = replace(HAVE, generation=2)
+        await journal.store.save(login)
+        assert await journal.run(lent=replace(LENT, generation=3), urgent=True) == login
+
+
+@pytest.mark.parametrize(("urgent", "kind"), [(False, FailureKind.POSTPONED), (True, FailureKind.TRANSIENT)])
+async def test_a_lock_that_is_never_had_puts_a_refresh_off_while_it_can_be(
+    urgent: bool,  # a table's column
+    kind: FailureKind,
+) -> None:
+    class Held(Journal):
+        def hold(self) -> AbstractAsyncContextManager[None]:
+            raise RefreshLockTimeout("another process has held it for 30 s")
+
+    assert await Held().run(urgent=urgent) == Failure(kind, "another process has held it for 30 s")
+
+
+async def test_a_process_that_ends_does_not_wait_for_the_lock() -> None:
+    journal = Journal()
+    async with journal.busy, asyncio.timeout(1):
+        running = asyncio.create_task(journal.run())
+        await asyncio.sleep(0)
+        journal.protocol.stop_waiting()
+        assert await running == ENDING
 
 
 async def test_a_tombstone_in_the_store_is_handed_on() -> None:

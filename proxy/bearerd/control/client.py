@@ -17,6 +17,7 @@ from bearerd.control.rendezvous import (
     GREETING,
     Origin,
     Unusable,
+    VaultEntry,
     has_sockets,
     may_talk,
     opened,
@@ -29,6 +30,7 @@ from bearerd.errors import LoginRequired, TokenError, TokenUnavailable
 GREETING_S: Final = 1.0
 TOKEN_S: Final = 11.0  # a daemon itself says after 10 s that it is still waiting
 STATUS_S: Final = 5.0
+LOAN_S: Final = 1.0  # it is answered at once or not at all
 REPLY_LIMIT: Final = 1 << 20
 _OF_A_STATUS: Final = {"pid", "config", "addresses", "accounts"}  # of another version it may have less
 
@@ -81,6 +83,11 @@ class Daemons:
         """The status document of each, with its `pid` and the `config` file it serves."""
         replies = (reply.get("status") for reply in self._ask({"do": "status"}, STATUS_S))
         return [status for status in replies if isinstance(status, dict) and status.keys() >= _OF_A_STATUS]
+
+    def fetch_loans(self, entry: VaultEntry) -> list[object]:
+        """What each that shares `entry` has in force, as it says it."""
+        request = {"do": "loan", "folder": entry.folder, "stem": entry.stem}
+        return [reply.get("loan") for reply in self._ask(request, LOAN_S)]
 
     def _ask(self, request: Mapping[str, object], limit_s: float) -> Iterator[dict[str, Any]]:
         line = json.dumps(request).encode() + b"\n"

@@ -45,6 +45,17 @@ class Origin:
         return self == asked or (asked.file is not None and asked == Origin(self.file))
 
 
+@dataclass(frozen=True, slots=True)
+class VaultEntry:
+    """Which credential at rest is meant: the vault's folder, resolved, and the name of its files there without ending.
+
+    It is the lock's identity too: who shares it takes turns, whatever the configuration each was started with.
+    """
+
+    folder: str
+    stem: str
+
+
 def find_origin(path: Path | None, environ: Mapping[str, str]) -> Origin:
     """The origin of a process that was given `path`, or no path, on its command line."""
     file = find_file(path, environ)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 import structlog
@@ -22,6 +23,7 @@ from bearerd.control.rendezvous import (
     GREETING,
     Origin,
     Unusable,
+    VaultEntry,
     has_sockets,
     may_talk,
     opened,
@@ -48,12 +50,16 @@ DEFECT: Final[Reply] = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client wants. `do` is token, refresh or status; `account` is empty for status."""
+    """What a client wants. `do` is token, refresh, loan or status; `account` is empty for the last two.
+
+    `entry` is what a loan is asked for.
+    """
 
     do: str
     account: str = ""
     origin: Origin = field(default_factory=Origin)
     min_valid_s: float = 0.0
+    entry: VaultEntry | None = None
 
 
 def parse_request(line: bytes) -> Request | None:
@@ -65,6 +71,8 @@ def parse_request(line: bytes) -> Request | None:
     match asked:
         case {"do": "status"}:
             return Request("status")
+        case {"do": "loan", "folder": str(folder), "stem": str(stem)}:
+            return Request("loan", entry=VaultEntry(folder, stem))
         case {
             "do": "token" | "refresh" as do,
             "account": str(account),
@@ -80,6 +88,9 @@ def parse_request(line: bytes) -> Request | None:
 class ControlSocket:
     """Answers for `managers` and `status`, for clients whose configuration is that of `origin`.
 
+    Other daemons that keep an account in the same vault are lent its token: `shared` says which account is kept where.
+    That begins nothing and waits for nothing, so daemons that ask each other never wait for each other.
+
     `defect` is told of what should not have been raised.
     """
 
@@ -92,6 +103,7 @@ class ControlSocket:
         *,
         ask_s: float = ASK_S,
         answer_s: float = ANSWER_S,
+        shared: Mapping[VaultEntry, str] = MappingProxyType({}),
     ) -> None:
         self._origin = origin
         self._managers = managers
@@ -99,6 +111,7 @@ class ControlSocket:
         self._defect = defect
         self._ask_s = ask_s
         self._answer_s = answer_s
+        self._shared = shared
         self._log = structlog.get_logger("bearerd.control")
         self._socket: socket.socket | None = None
         self._path = Path()
@@ -168,6 +181,8 @@ class ControlSocket:
             if request.do == "status":
                 own = {"pid": os.getpid(), "config": self._origin.file}
                 return {"status": own | self._status()}
+            if request.entry is not None:
+                return self._lend(request.entry)
             manager = self._managers.get(request.account)
             if manager is None or not self._origin.answers(request.origin):
                 return NOT_MINE
@@ -175,6 +190,20 @@ class ControlSocket:
         except Exception as exc:  # noqa: BLE001  # one question's defect must not show its values, nor end the daemon
             self._defect(exc)
             return DEFECT
+
+    def _lend(self, entry: VaultEntry) -> Reply:
+        manager = self._managers.get(self._shared.get(entry, ""))
+        token = manager.loan() if manager is not None else None
+        if token is None:
+            return NOT_MINE
+        return {
+            "loan": {
+                "generation": token.generation,
+                "access_token": token.access_token.reveal(),
+                "obtained_at": token.obtained_at,
+                "expires_at": token.expires_at,
+            }
+        }
 
     async def _obtain(self, manager: TokenManager, request: Request) -> Reply:
         try:

@@ -84,14 +84,22 @@ def heed(
 
 
 def explain(
-    failure: Failure, note: FailureNote | None, generation: int, origin: str | None = None
+    failure: Failure,
+    note: FailureNote | None,
+    generation: int,
+    origin: str | None = None,
+    *,
+    succeeded: bool = False,
 ) -> Failure:
     """A rejection after a lost reply means that the reply had the successor of what was spent.
 
-    After a mark it is not known how far its process came, and no more than that is said.
+    After a mark it is not known how far its process came, and no more than that is said. `succeeded` says that there
+    has been a successor, whose process ended with it unsaved: its mark may not have been saved either.
     """
     if failure.kind is not FailureKind.GRANT_REJECTED or failure.reason == REPLY_LOST:
         return failure
+    if succeeded:
+        return Failure(failure.kind, CUT_SHORT)
     if note is None or not note.concerns(generation, origin) or not note.lost:
         return failure
     return Failure(failure.kind, CUT_SHORT if note.reason == CUT_SHORT else REPLY_LOST)

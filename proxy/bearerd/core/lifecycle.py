@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Final
 
-from bearerd.core.tokens import TokenSet
+from bearerd.core.tokens import NOTHING, TokenSet
 
 
 class FailureKind(StrEnum):
@@ -18,7 +18,7 @@ class FailureKind(StrEnum):
     TRANSIENT = "transient"  # network, 408, 429, 5xx, an unreadable reply: try again
     PERMANENT = "permanent"  # the client or the request is refused: a person must change something
     GRANT_REJECTED = "grant_rejected"  # invalid_grant: the login is over
-    POSTPONED = "postponed"  # nothing was sent: what came back could not be kept
+    POSTPONED = "postponed"  # nothing was sent: the reply could not be kept, or it is not this process's turn
     OUTCOME_UNKNOWN = "outcome_unknown"  # the request left and no reply came: it may have been spent
 
 
@@ -121,12 +121,16 @@ class LoginPending:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """A token. `jitter` in [0, 1) moves its advisory instant; `rejected` says an API refused it."""
+    """A token. `jitter` in [0, 1) moves its advisory instant; `rejected` says an API refused it.
+
+    Where the token is borrowed from a sibling, `own` is what the account has of its own: refreshes go on from there.
+    """
 
     token: TokenSet
     jitter: float = 0.0
     rejected: bool = False
     phase: RefreshPhase = IDLE
+    own: TokenSet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,15 @@ class RefreshSucceeded:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenBorrowed:
+    """The refresh that began from generation `basis` could not be made, and a sibling lent `token` meanwhile."""
+
+    token: TokenSet
+    basis: int
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class RefreshFailed:
     """The refresh that began from generation `basis` gave no token."""
 
@@ -223,17 +236,9 @@ class StoreFailed:
     reason: str
 
 
+RefreshEvent = RefreshSucceeded | TokenBorrowed | RefreshFailed
 LoginEvent = LoginStarted | LoginFailed | LoggedOut | StoreFailed
-Event = (
-    Started
-    | TokenStored
-    | Ticked
-    | SourceChanged
-    | CallRejected
-    | RefreshSucceeded
-    | RefreshFailed
-    | LoginEvent
-)
+Event = Started | TokenStored | Ticked | SourceChanged | CallRejected | RefreshEvent | LoginEvent
 
 # ---------------------------------------------------------------- actions
 
@@ -301,10 +306,15 @@ def retry_at(backoff: Backoff, token: TokenSet | None, policy: Policy) -> float:
     """
     if backoff.failure.kind in _REFUSALS:
         return backoff.until
-    if backoff.failure.kind is FailureKind.POSTPONED and token:
+    if was_put_off(backoff) and token:
         return min(backoff.until, max(mandatory_at(token, policy), backoff.failed_at))
     expired_at = max(token.expires_at, backoff.failed_at) if token else backoff.failed_at
     return max(backoff.not_before, min(backoff.until, expired_at + policy.backoff_expired_s))
+
+
+def was_put_off(backoff: Backoff) -> bool:
+    """Whether nothing was tried because the token could still be used. Once an API has refused it, that is over."""
+    return backoff.failure.kind is FailureKind.POSTPONED
 
 
 def next_wakeup(state: State, policy: Policy) -> float | None:
@@ -312,8 +322,10 @@ def next_wakeup(state: State, policy: Policy) -> float | None:
     match state:
         case NoToken(phase=Backoff() as backoff):
             return retry_at(backoff, None, policy)
-        case Active(token=token, phase=Backoff() as backoff):
-            return retry_at(backoff, token, policy)
+        case Active(token=token, rejected=rejected, phase=Backoff() as backoff):
+            return (
+                backoff.failed_at if rejected and was_put_off(backoff) else retry_at(backoff, token, policy)
+            )
         case Active(token=token, jitter=jitter, phase=Idle()):
             return advisory_at(token, jitter, policy) if _can_refresh(state, policy) else token.expires_at
         case _:
@@ -342,19 +354,34 @@ def transition(state: State, event: Event, now: float, policy: Policy) -> Step:
             return _begin(state, now) if _can_refresh(state, policy) else (state, ())
         case CallRejected(generation=generation):
             return _call_rejected(state, generation, now, policy)
-        case RefreshSucceeded() | RefreshFailed():
+        case RefreshSucceeded() | TokenBorrowed() | RefreshFailed():
             return _refresh_ended(state, event, now, policy)
         case _:
             return _login_event(state, event)
 
 
 def _token_stored(state: State, event: TokenStored) -> Step:
-    """A higher generation wins; a refresh in flight runs on and is found superseded when it ends."""
-    if event.token.generation <= generation_of(state):
+    """A higher generation wins; a refresh in flight runs on and is found superseded when it ends.
+
+    What was borrowed is replaced by its own generation too, once its lender has saved it with its refresh token.
+    """
+    lent = _lent(state)
+    if event.token.generation <= generation_of(state) - (1 if lent else 0):
         return state, ()
     phase = phase_of(state)
     kept = phase if isinstance(phase, InFlight) else IDLE
-    return Active(event.token, event.jitter, phase=kept), (Settle(),)
+    return Active(event.token, event.jitter, _is_refused(state, event.token), kept), (Settle(),)
+
+
+def _is_refused(state: State, token: TokenSet) -> bool:
+    """Whether `token` is the very one, borrowed so far, that an API has refused."""
+    lent = _lent(state)
+    return (
+        lent is not None
+        and isinstance(state, Active)
+        and state.rejected
+        and lent.access_token == token.access_token
+    )
 
 
 def _call_rejected(state: State, generation: int, now: float, policy: Policy) -> Step:
@@ -364,7 +391,7 @@ def _call_rejected(state: State, generation: int, now: float, policy: Policy) ->
     return _tick(replace(state, rejected=True), now, policy)
 
 
-def _refresh_ended(state: State, event: RefreshSucceeded | RefreshFailed, now: float, policy: Policy) -> Step:
+def _refresh_ended(state: State, event: RefreshEvent, now: float, policy: Policy) -> Step:
     """What a refresh gave counts only where it is still the one in flight and its basis the one in force."""
     phase = phase_of(state)
     if not isinstance(phase, InFlight) or phase.basis != event.basis:
@@ -373,15 +400,24 @@ def _refresh_ended(state: State, event: RefreshSucceeded | RefreshFailed, now: f
         return _with_phase(state, IDLE), (Settle(),)
     if isinstance(event, RefreshSucceeded):
         return Active(event.token, event.jitter), (Settle(),)
+    if isinstance(event, TokenBorrowed):
+        return Active(event.token, event.jitter, own=owned(state) or NOTHING), (Settle(),)
     return _refresh_failed(state, phase, event, now, policy), (Settle(),)
 
 
 def _refresh_failed(state: State, phase: InFlight, event: RefreshFailed, now: float, policy: Policy) -> State:
-    """Only a rejected grant ends a login, and only where there is one to end."""
+    """Only a rejected grant ends a login, and only where there is one to end.
+
+    What had been borrowed ends with it, and its generation, which no store has, is forgotten: the next login may
+    come by the same.
+    """
     kind = event.failure.kind
     lost = phase.reply_lost or kind is FailureKind.OUTCOME_UNKNOWN
     if kind is FailureKind.GRANT_REJECTED and not policy.renewable:
-        return LoginRequired(REPLY_LOST if lost else event.failure.reason, token_of(state))
+        reason = REPLY_LOST if lost else event.failure.reason
+        if _lent(state):
+            return LoginRequired(reason, forgotten=own_generation_of(state))
+        return LoginRequired(reason, token_of(state))
     return _with_phase(state, _back_off(phase, event, lost, now, policy))
 
 
@@ -389,7 +425,7 @@ def _login_event(state: State, event: LoginEvent) -> Step:
     match event, state:
         case LoggedOut(generation=None), _:
             return LoginRequired(LOGGED_OUT, forgotten=generation_of(state) + 1), (Settle(),)
-        case LoggedOut(generation=int() as generation), _ if generation > generation_of(state):
+        case LoggedOut(generation=int() as generation), _ if generation > own_generation_of(state):
             return LoginRequired(LOGGED_OUT, forgotten=generation), (Settle(),)
         case StoreFailed(reason=reason), NoToken():
             return LoginRequired(reason), (Settle(),)
@@ -410,7 +446,7 @@ def _tick(state: State, now: float, policy: Policy) -> Step:
         return state, ()
     if not _can_refresh(state, policy):
         return _without_refresh(state, now)
-    if isinstance(phase, Backoff) and now < retry_at(phase, token_of(state), policy):
+    if isinstance(phase, Backoff) and now < (next_wakeup(state, policy) or now):
         return state, ()
     return _begin(state, now)
 
@@ -429,8 +465,9 @@ def _can_refresh(state: State, policy: Policy) -> bool:
     match state:
         case NoToken():
             return policy.renewable
-        case Active(token=token):
-            return policy.renewable or token.refresh_token is not None
+        case Active():
+            own = owned(state)
+            return policy.renewable or (own is not None and own.refresh_token is not None)
         case _:
             return False
 
@@ -470,6 +507,21 @@ def _back_off(phase: InFlight, event: RefreshFailed, lost: bool, now: float, pol
 def token_of(state: State) -> TokenSet | None:
     """The token the state holds, usable or not."""
     return None if isinstance(state, NoToken) else state.token
+
+
+def owned(state: State) -> TokenSet | None:
+    """What the account has of its own, from which a refresh goes on: the token, unless that is borrowed."""
+    return state.own if isinstance(state, Active) and state.own else token_of(state)
+
+
+def _lent(state: State) -> TokenSet | None:
+    """The token, if it is borrowed."""
+    return state.token if isinstance(state, Active) and state.own else None
+
+
+def own_generation_of(state: State) -> int:
+    """The last generation that is known to have been saved, or to be this process's to save."""
+    return state.own.generation if isinstance(state, Active) and state.own else generation_of(state)
 
 
 def generation_of(state: State) -> int:
@@ -524,11 +576,25 @@ class RefuseForLogin:
 Verdict = Use | Wait | RefuseForNow | RefuseForLogin
 
 
+def decide_loan(state: State, now: float) -> TokenSet | None:
+    """What a sibling may be lent: the token, if it has neither expired nor been refused by an API."""
+    token = token_of(state)
+    refused = isinstance(state, Active) and state.rejected
+    return token if token is not None and now < token.expires_at and not refused else None
+
+
+def is_first(phase: RefreshPhase) -> bool:
+    """Whether an attempt is in flight that calls wait for. One that was put off before it has told them nothing."""
+    if not isinstance(phase, InFlight):
+        return False
+    return phase.failures == 0 or (phase.last is not None and phase.last.kind is FailureKind.POSTPONED)
+
+
 def decide_call(state: State, now: float, policy: Policy) -> Verdict:
     """What a call does at `now`. Call it after the `Ticked` that may begin a refresh.
 
     A valid token is used with no wait until its mandatory instant. From there on, or where an API has refused
-    it, calls wait for the first attempt only; once one has failed, a token still valid is used, and with
+    it, calls wait for the first attempt only (see `is_first`); once one has failed, a token still valid is used, and with
     none they are refused at once.
     """
     token = token_of(state)
@@ -536,7 +602,7 @@ def decide_call(state: State, now: float, policy: Policy) -> Verdict:
     phase = phase_of(state)
     if token is not None and usable and not _must_wait(state, token, now, policy):
         return Use(token)
-    if isinstance(phase, InFlight) and phase.failures == 0 and now < phase.started_at + policy.caller_wait_s:
+    if isinstance(phase, InFlight) and is_first(phase) and now < phase.started_at + policy.caller_wait_s:
         return Wait(phase.started_at + policy.caller_wait_s)
     if token is not None and usable:
         return Use(token)

@@ -58,15 +58,29 @@ class Tombstone:
     origin: str | None = None
 
 
-def build_token_set(granted: Granted, previous: TokenSet | None, now: float) -> TokenSet:
-    """The successor of `previous`, received at `now`.
+@dataclass(frozen=True, slots=True)
+class Borrowed:
+    """A sibling's access token. The refresh token beside it is the sibling's, which cannot save the pair yet.
+
+    It has a type of its own so that nothing can take it for a record and save it.
+    """
+
+    token: TokenSet
+
+
+NOTHING: Final = TokenSet(0, Secret(""), 0.0, 0.0)
+"""What an account has of its own that never had a token: no record, below every generation."""
+
+
+def build_token_set(granted: Granted, previous: TokenSet | None, now: float, *, above: int = 0) -> TokenSet:
+    """The successor of `previous`, received at `now`, of a generation beyond `above` too.
 
     The lifetime is clamped to a year. What the reply leaves out (refresh token, scope) stays as it was
     (RFC 6749 sections 5.1 and 6).
     """
     lifetime_s = DEFAULT_LIFETIME_S if granted.expires_in_s is None else granted.expires_in_s
     return TokenSet(
-        generation=(previous.generation if previous else 0) + 1,
+        generation=max(previous.generation if previous else 0, above) + 1,
         access_token=granted.access_token,
         obtained_at=now,
         expires_at=now + min(lifetime_s, MAX_LIFETIME_S),

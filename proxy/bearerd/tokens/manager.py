@@ -33,23 +33,27 @@ from bearerd.core.lifecycle import (
     State,
     StoreFailed,
     Ticked,
+    TokenBorrowed,
     TokenStored,
     Use,
     Verdict,
     Wait,
     advisory_at,
     decide_call,
+    decide_loan,
     decide_replay,
     effective_now,
     generation_of,
+    is_first,
     mandatory_at,
     next_wakeup,
+    owned,
     phase_of,
     token_of,
     transition,
 )
 from bearerd.core.redaction import Secret
-from bearerd.core.tokens import TokenSet, Tombstone, import_refresh_token
+from bearerd.core.tokens import Borrowed, TokenSet, Tombstone, import_refresh_token
 from bearerd.errors import LoginRequired, StoreError, TokenUnavailable
 from bearerd.ports import Clock, Observer, Timer
 from bearerd.tokens.refresh import Redeem, RefreshProtocol, Wiped
@@ -120,6 +124,7 @@ class TokenManager:
     async def aclose(self) -> None:
         """Stop the timer and wait for a refresh in flight: what has left must be saved."""
         self._closed = True
+        self._protocol.stop_waiting()
         if self._timer is not None:
             self._timer.cancel()
         tasks = [task for task in (self._task, self._adoption, *self._works) if task is not None]
@@ -132,6 +137,10 @@ class TokenManager:
         if self._now() < self._fresh_until:
             return token_of(self._state)
         return None
+
+    def loan(self) -> TokenSet | None:
+        """The token that a sibling may be lent now. Begins nothing and waits for nothing."""
+        return decide_loan(self._state, self._now())
 
     async def token(self, min_valid_s: float = 0.0) -> TokenSet:
         """A token that has not expired, waiting for a refresh where it must.
@@ -211,8 +220,7 @@ class TokenManager:
         if isinstance(verdict, Use) and verdict.token.expires_at < now + min_valid_s:
             phase = phase_of(self._state)
             until = phase.started_at + self._policy.caller_wait_s if isinstance(phase, InFlight) else now
-            first = isinstance(phase, InFlight) and phase.failures == 0
-            return Wait(until) if first and now < until else verdict
+            return Wait(until) if is_first(phase) and now < until else verdict
         return verdict
 
     def _decide_replay(self, rejected: int) -> Verdict:
@@ -279,10 +287,11 @@ class TokenManager:
         """Run the protocol and report. `earlier` is a superseded refresh that may still be running."""
         if earlier is not None:
             await asyncio.wait([earlier])
-        token = token_of(self._state)
+        token, own = token_of(self._state), owned(self._state)
+        lent = token if token is not own else None
         urgent = action.rejected or token is None or self._now() >= mandatory_at(token, self._policy)
         try:
-            outcome = await self._protocol.run(token, rejected=action.rejected, urgent=urgent)
+            outcome = await self._protocol.run(own, rejected=action.rejected, urgent=urgent, lent=lent)
         except Exception as exc:  # noqa: BLE001  # a defect in a port must not end the account's renewal
             self._observer.defect(exc)
             outcome = DEFECT
@@ -292,6 +301,8 @@ class TokenManager:
             case Tombstone(generation=generation):
                 self._dispatch(LoggedOut(generation))
                 self._dispatch(RefreshFailed(DEFECT, action.basis))  # ends the refresh if the logout did not
+            case Borrowed(token=token):
+                self._dispatch(TokenBorrowed(token, action.basis, self._draw()))
             case TokenSet():
                 self._dispatch(RefreshSucceeded(outcome, action.basis, self._draw()))
 
