@@ -149,7 +149,7 @@ class TestWithADaemon:
             ended = await asked
             assert ended.out == "of-the-variable\n"
             assert "pydantic" not in ended.err
-            assert "of-the-variable" not in daemon.log
+        assert "of-the-variable" not in daemon.log
 
     async def test_a_failure_is_the_daemon_s_in_its_words(self, tmp_path: Path) -> None:
         async with RunningDaemon(tmp_path, STATIC.replace('token = "{token}"', 'command = ["false"]')):
@@ -282,8 +282,8 @@ upstream = "{demo.api_url}"
         again = await run(*asked)
         assert (forced.status, forced.err) == (0, "")
         assert again == forced != first
-        assert "token.unsaved" in daemon.log
         (disk / "filler").unlink()
+    assert "token.unsaved" in daemon.log
 
 
 class TestAlone:
