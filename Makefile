@@ -53,6 +53,6 @@ $(BIN)/python:
 	@touch $@
 
 .make/peers: $(PEERS)/package-lock.json
-	@.ci/need node npm openssl dbus-daemon dbus-send gnome-keyring-daemon faketime strace
+	@.ci/need node npm openssl dbus-daemon dbus-send gnome-keyring-daemon faketime chromium strace
 	cd $(PEERS) && npm ci --no-audit --no-fund --loglevel=error
 	@mkdir -p .make && touch $@

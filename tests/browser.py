@@ -1,0 +1,52 @@
+"""A real browser: Debian's Chromium, driven by Playwright, with no way off this machine."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from playwright.async_api import BrowserContext, ConsoleMessage, Page, async_playwright
+
+ARGUMENTS: Final = (
+    "--no-sandbox",  # there is none for root
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+)
+WAIT_MS: Final = 15_000.0
+
+
+@dataclass
+class Tab:
+    """One page, and what the browser complained about on it: errors of scripts, refusals by a policy."""
+
+    page: Page
+    context: BrowserContext
+    complaints: list[str] = field(default_factory=list)
+
+    async def text(self) -> str:
+        """What a person reads."""
+        return await self.page.inner_text("body")
+
+
+@asynccontextmanager
+async def browsing(**settings: Any) -> AsyncIterator[Tab]:
+    """A browser of its own with one page. `settings` are those of Playwright's `new_context`."""
+    program = shutil.which("chromium")
+    if program is None:
+        raise RuntimeError("chromium is not installed and the tests need it: run make test")
+    async with (
+        async_playwright() as playwright,
+        await playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS)) as browser,
+    ):
+        context = await browser.new_context(**settings)
+        context.set_default_timeout(WAIT_MS)
+        tab = Tab(await context.new_page(), context)
+        tab.page.on(
+            "console", lambda said: tab.complaints.append(said.text) if said.type == "error" else None
+        )
+        tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+        yield tab
+        await context.close()
