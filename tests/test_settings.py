@@ -1012,7 +1012,10 @@ def test_nothing_is_configured(environ: Mapping[str, str]) -> None:
     with pytest.raises(NotConfigured) as caught:
         load(None, {"port": 1, "log_level": "info"}, environ)
     first, _, example = str(caught.value).partition("\n")
-    assert first == f"there is no configuration; write one to {default_path()}, or try: bearerd demo"
+    assert first == (
+        f"there is no configuration; write one with: bearerd init, or by hand to {default_path()}, "
+        "or try: bearerd demo"
+    )
     assert '[routes."/"]' in example
 
 

@@ -113,8 +113,8 @@ class TestRun:
         assert ended.out == ""
         first, *rest = ended.err.splitlines()
         assert first == (
-            f"bearerd: there is no configuration; write one to {tmp_path}/config/bearerd/bearerd.toml, "
-            "or try: bearerd demo"
+            "bearerd: there is no configuration; write one with: bearerd init, or by hand to "
+            f"{tmp_path}/config/bearerd/bearerd.toml, or try: bearerd demo"
         )
         assert any("[accounts.work]" in line for line in rest)
 

@@ -107,7 +107,7 @@ def test_every_problem_is_a_line_on_stderr(runner: CliRunner, file: Path) -> Non
 def test_no_configuration(runner: CliRunner, command: tuple[str, ...]) -> None:
     result = run(runner, "config", *command)
     assert (result.exit_code, result.stdout) == (78, "")
-    assert result.stderr.startswith("bearerd: there is no configuration; write one to ")
+    assert result.stderr.startswith("bearerd: there is no configuration; write one with: bearerd init")
     assert "or try: bearerd demo\n" in result.stderr
     assert all(line.startswith("bearerd: ") for line in result.stderr.splitlines())
 

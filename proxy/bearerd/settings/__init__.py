@@ -24,7 +24,7 @@ from bearerd.settings.sources import Values, read_environment, read_file, read_f
 __all__ = ["Loaded", "Setting", "load"]
 
 _NOT_CONFIGURED: Final = """\
-there is no configuration; write one to {path}, or try: bearerd demo
+there is no configuration; write one with: bearerd init, or by hand to {path}, or try: bearerd demo
 this is enough to begin with:
   [accounts.work]
   grant = "client_credentials"
