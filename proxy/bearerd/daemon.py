@@ -7,9 +7,8 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -28,11 +27,10 @@ from bearerd.control.pages import Pages
 from bearerd.control.rendezvous import Origin, VaultEntry
 from bearerd.control.socket import ControlSocket
 from bearerd.control.status import build_status
-from bearerd.core.accounts import Account, OAuthSource
+from bearerd.core.accounts import Account
 from bearerd.core.configuration import Configuration, Listen
-from bearerd.core.guard import Guard, build_guard
 from bearerd.core.lifecycle import token_of
-from bearerd.core.redirects import Landing, build_base, build_login_url, find_landing
+from bearerd.core.reach import Reach, build_reach
 from bearerd.core.tokens import TokenSet
 from bearerd.errors import CannotListen, ConfigError, Interrupted
 from bearerd.forward.handler import Forwarder
@@ -75,6 +73,7 @@ class Daemon:
         self._server: web.Server | None = None
         self._hook = LoginHook(configuration.on_login_needed, self._clock, os.environ)
         self._browsers: BrowserLogins
+        self.logins: Logins
         self._login_urls: dict[str, str] = {}
         self._front: Front
         self._shared: dict[VaultEntry, str] = {}
@@ -91,10 +90,20 @@ class Daemon:
         return tuple(f"http://{_host(listening)}" for server in self._servers for listening in server.sockets)
 
     async def start(self) -> None:
-        """Raises ConfigError where an address cannot be listened on; nothing runs then."""
+        """Raises ConfigError where an address cannot be listened on or led back to; nothing runs then."""
         sockets = listen(self._configuration.listen)
         self.port = sockets[0].getsockname()[1]
-        self._front = self._build_front(self._build_logins())
+        pseudonym = f"bearerd-{secrets.token_hex(8)}"
+        try:
+            reach = build_reach(self._configuration, self.port, pseudonym)
+        except ValueError as problem:
+            for sock in sockets:
+                sock.close()
+            raise ConfigError(str(problem)) from None
+        self._login_urls = reach.login_urls
+        self.logins = self._build_logins()
+        self._browsers = BrowserLogins(self.logins, reach.landings, reach.guard)
+        self._front = self._build_front(reach, pseudonym)
         self._server = web.Server(
             self._front,
             handler_cancellation=True,
@@ -171,15 +180,8 @@ class Daemon:
                 self._shared[vault.entry(account)] = name
         return Logins(parties, self._clock)
 
-    def _build_front(self, logins: Logins) -> Front:
-        pseudonym = f"bearerd-{secrets.token_hex(8)}"
-        limits, listen = self._configuration.limits, self._configuration.listen
-        base = build_base(listen.public_url, listen.hosts, self.port)
-        guard = build_guard(self.port, listen.allowed_hosts, pseudonym, listen.public_url)
-        landings = self._find_landings(logins.accounts, base, guard)
-        guard = replace(guard, callbacks=frozenset(landing.path.encode() for landing in landings.values()))
-        self._login_urls = {name: build_login_url(base, name) for name in logins.accounts}
-        self._browsers = BrowserLogins(logins, landings, guard)
+    def _build_front(self, reach: Reach, pseudonym: str) -> Front:
+        limits = self._configuration.limits
         forwarder = Forwarder(
             self._configuration.routes,
             self._managers,
@@ -187,23 +189,12 @@ class Daemon:
             SpoolBudget(limits.replay_total, limits.replay_body),
             pseudonym=pseudonym,
             access=self._configuration.log.access,
-            login_urls=self._login_urls,
+            login_urls=reach.login_urls,
             login_needed=lambda name: self._hook.refused(
-                name, self._managers[name].state, self._login_urls.get(name, f"{base}/-/")
+                name, self._managers[name].state, reach.mend_url(name)
             ),
         )
-        return Front(guard, forwarder, Pages(self.status, self._browsers))
-
-    def _find_landings(self, accounts: Iterable[str], base: str, guard: Guard) -> dict[str, Landing]:
-        landings = {}
-        for name in accounts:
-            source = self._configuration.accounts[name].source
-            redirect_uri = source.redirect_uri if isinstance(source, OAuthSource) else None
-            try:
-                landings[name] = find_landing(redirect_uri, base, guard.origins)
-            except ValueError as problem:
-                raise ConfigError(f"accounts.{name}.redirect_uri: {problem}") from None
-        return landings
+        return Front(reach.guard, forwarder, Pages(self.status, self._browsers))
 
 
 def listen(settings: Listen) -> list[socket.socket]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -21,6 +22,11 @@ Handler = Callable[[Head], Awaitable[web.Response]]
 
 LINE_LIMIT: Final = 16 << 10
 CUT_OFF_S: Final = 1.0  # for answers under way when it closes
+
+# The server's own logger would quote requests that it cannot read, and they may have a code in them.
+_SILENT: Final = logging.getLogger("bearerd.callback")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
 
 _ELSEWHERE: Final = Problem(404, "no_such_page", "only the end of a login is here")
 _READ_ONLY: Final = Problem(405, "method_refused", "this page is read with GET", headers=(("Allow", "GET"),))
@@ -59,7 +65,11 @@ class CallbackListener:
                 f"the login would come back to {self._place.authority}, which this machine lacks"
             )
         self._server = web.Server(
-            self._answer, access_log=None, max_line_size=LINE_LIMIT, handler_cancellation=False
+            self._answer,
+            access_log=None,
+            logger=_SILENT,
+            max_line_size=LINE_LIMIT,
+            handler_cancellation=False,
         )
         loop = asyncio.get_running_loop()
         self._servers = [await loop.create_server(self._server, sock=sock) for sock in sockets]

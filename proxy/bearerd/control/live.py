@@ -54,6 +54,7 @@ SCRIPT: Final = """
     put(one(card, "who"), account.subject || "");
     one(card, "who").hidden = !account.subject;
     card.until = account.seconds_left === null ? null : performance.now() + account.seconds_left * 1000;
+    one(card, "facts").hidden = account.seconds_left === null && account.last_refresh === null;
     one(card, "expiry").hidden = account.seconds_left === null;
     if (account.expires) one(card, "until").textContent = local(account.expires);
     const bar = one(card, "progress");

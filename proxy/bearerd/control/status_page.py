@@ -114,6 +114,8 @@ def _build_facts(account: Document) -> Markup:
             data_field="refreshed",
             hidden=refreshed is None,
         ),
+        data_field="facts",
+        hidden=left is None and refreshed is None,
     )
 
 

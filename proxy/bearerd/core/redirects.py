@@ -69,7 +69,9 @@ def parse_place(redirect_uri: str) -> Place:
     """Where to listen for a redirect URI on this machine. Raises ValueError where that is elsewhere, or is https."""
     origin, path = parse_origin(redirect_uri)
     if origin.scheme != "http" or not origin.loopback:
-        raise ValueError("its redirect_uri leads elsewhere, so a login can only be pasted")
+        raise ValueError(
+            "leads to another machine or is https, which nothing speaks here; use http and 127.0.0.1"
+        )
     # Not what a resolver makes of localhost: literal addresses only (RFC 8252 section 8.3).
     hosts = ("127.0.0.1", "::1") if origin.host == "localhost" else (origin.host,)
     return Place(origin.authority, hosts, origin.port, path or "/")

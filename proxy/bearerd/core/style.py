@@ -62,6 +62,7 @@ code {
 .actions { display: flex; flex-wrap: wrap; align-items: center; gap: .75rem; margin-top: 1.25rem; }
 .actions form { margin: 0; }
 .message .actions { margin: 1.5rem 0; }
+.message > .actions:last-child { margin-bottom: 0; }
 .button {
   display: inline-block; padding: .6rem 1.15rem; border: 1px solid transparent; border-radius: .6rem; cursor: pointer;
   background: var(--accent); color: var(--on-accent); font: inherit; font-weight: 600; line-height: 1.4; text-decoration: none;
@@ -95,7 +96,7 @@ progress::-moz-progress-bar { background: var(--accent); }
 .trouble.bad { background: var(--bad-tint); }
 .trouble p { margin: 0; }
 .trouble code { background: var(--card); }
-.plain { margin: 0; padding: 0; list-style: none; }
+.plain { list-style: none; }
 .plain li { padding: .55rem 0; border-top: 1px solid var(--line); overflow-wrap: anywhere; }
 .plain li:first-child { padding-top: 0; border-top: 0; }
 .plain li:last-child { padding-bottom: 0; }
@@ -105,6 +106,5 @@ progress::-moz-progress-bar { background: var(--accent); }
   .message { margin-top: 0; padding: 1.5rem 1.35rem; }
   .message .button { display: block; width: 100%; text-align: center; }
 }
-@media (prefers-reduced-motion: no-preference) { .button { transition: background-color .15s, border-color .15s; } }
 @media (forced-colors: active) { .badge, .button { border: 1px solid; } }
 """
