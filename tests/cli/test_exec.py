@@ -21,6 +21,7 @@ from bearerd.cli.exec import (
     build_environment,
     build_variables,
     choose_route,
+    load_variables,
     parse_variables,
 )
 from daemons import RunningDaemon
@@ -130,6 +131,15 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="exec-") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
         yield
+
+
+def test_variables_of_routes_by_their_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo has routes and no configuration."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert load_variables(None, {}) == {}
+    file = tmp_path / "x.toml"
+    file.write_text(TOML)
+    assert load_variables(file, {}) == {"": (("OPENAI_BASE_URL", "/v1"),), "/other": ()}
 
 
 TOML = """
