@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from click import Context, Group
 from pydantic_core import PydanticUndefined
 
+from bearerd.cli import main
+from bearerd.cli.status import format_status
 from bearerd.places import CONFIG_VARIABLE
 from bearerd.settings import load
 from bearerd.settings.model import NAMED, SINGLE
@@ -16,6 +19,7 @@ from bearerd.settings.values import parse_duration, parse_size
 
 PROJECT = Path(__file__).parent.parent
 DOCUMENT = (PROJECT / "docs" / "configuration.md").read_text(encoding="utf-8")
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
 EXAMPLE = (PROJECT / "config" / "bearerd.toml").read_text(encoding="utf-8")
 
 HEADINGS = {
@@ -120,6 +124,25 @@ def test_the_defaults_the_example_shows(folder: Path) -> None:
         re.sub(r"(?m)^#(?=(port|hosts|replay_\w+|level|format|access|kind|key_source) )", "", EXAMPLE)
     )
     assert load(taken_in, {}, {}).configuration == load(plain, {}, {}).configuration
+
+
+def test_what_the_first_page_shows_of_a_session_is_what_is_printed() -> None:
+    shown = README.split("$ bearerd status\n")[1].splitlines()[:2]
+    at = {"rfc3339": "2030-01-01T12:00:00+00:00"}
+    account = {"name": "work", "state": "active", "seconds_left": 3512, "last_refresh": at, "problem": None}
+    assert format_status({"accounts": [account]}).splitlines() == shown
+
+
+def test_commands_of_the_first_page_exist() -> None:
+    """But for those that it says are on their way."""
+    text = README.partition("## What it does not do yet")[0]
+    named = set(re.findall(r"(?:`|\$ )bearerd ([a-z]+)(?: ([a-z]+))?", text))
+    assert {("doctor", ""), ("store", "rekey")} <= named
+    for name, below in named:
+        command = main.get_command(Context(main), name)
+        assert command is not None, name
+        if isinstance(command, Group):
+            assert below in command.commands
 
 
 def test_the_least_configuration_of_the_document_loads(folder: Path) -> None:
