@@ -1,8 +1,10 @@
 """The truth table of the guard: threats 1, 2, 11 and 12 of the threat model, row by row."""
 
+from dataclasses import replace
+
 import pytest
 
-from bearerd.core.guard import Guard, Head, build_guard, origin_form, refuse
+from bearerd.core.guard import Guard, Head, build_guard, is_own, is_same_origin, origin_form, refuse
 from bearerd.core.problems import Problem, problem_body, problem_headers
 
 GUARD = build_guard(6750, ["Proxy.Test:6750", "named.test"], "bearerd-0123")
@@ -486,3 +488,60 @@ def test_the_first_rule_that_speaks_decides() -> None:
     assert refusal(head(loop, origin, framing, host=evil)) == WRONG
     assert refusal(head(loop, host=evil, target=b"x", version=(0, 9))) == BAD
     assert refusal(head(host=evil, target=b"x", method="TRACE")) == (405, "method_refused")
+
+
+class TestCallbacks:
+    """Paths of redirect URIs on our own port that are not under the control prefix (threats 7 and 17)."""
+
+    GUARD = replace(GUARD, callbacks=frozenset({b"/oauth/back", b"/"}))
+
+    @pytest.mark.parametrize(
+        ("target", "expected"),
+        [
+            (b"/oauth/back", True),
+            (b"/oauth/back?code=c&state=s", True),
+            (b"/", True),
+            (b"/?code=c", True),
+            (b"/-/login", True),
+            (b"/oauth/back/", False),
+            (b"/oauth/%62ack", False),
+            (b"/oauth", False),
+            (b"/service/?/oauth/back", False),
+        ],
+    )
+    def test_they_are_ours_to_the_letter(self, target: bytes, *, expected: bool) -> None:
+        assert is_own(self.GUARD, target) is expected
+        navigation = head(*fetch(b"cross-site", b"navigate", b"document"), target=target)
+        assert refusal(navigation, self.GUARD) == (None if expected else FORBIDDEN)
+        assert refusal(navigation, GUARD) == (None if target.startswith(b"/-/") else FORBIDDEN)
+
+    def test_another_site_may_only_navigate_to_them(self) -> None:
+        for mode, dest in ((b"no-cors", b"image"), (b"navigate", b"iframe"), (b"cors", b"empty")):
+            request = head(*fetch(b"cross-site", mode, dest), target=b"/oauth/back")
+            assert refusal(request, self.GUARD) == FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    ("origin", "site", "expected"),
+    [
+        (b"http://localhost:6750", b"same-origin", True),
+        (b"http://localhost:6750", None, True),
+        (None, b"same-origin", True),
+        (b"https://public.test", b"same-origin", True),  # its server in front has put our own Host
+        (b"https://public.test", None, False),
+        (b"http://127.0.0.1:6750", None, False),
+        (b"http://127.0.0.1:6750", b"same-site", False),
+        (b"http://localhost:6750", b"cross-site", False),
+        (b"http://localhost:6750", b"none", False),
+        (b"http://evil.test", b"same-origin", False),
+        (b"null", b"same-origin", False),
+        (None, b"none", False),
+        (None, None, False),
+    ],
+)
+def test_threat_17_same_origin_takes_proof(
+    origin: bytes | None, site: bytes | None, *, expected: bool
+) -> None:
+    pairs = ((b"Origin", origin), (b"Sec-Fetch-Site", site))
+    fields = [(name, value) for name, value in pairs if value is not None]
+    assert is_same_origin(PUBLIC, head(*fields, method="POST")) is expected

@@ -8,6 +8,7 @@ from bearerd.core.headers import (
     LAST_CHUNK,
     build_chunk,
     build_head,
+    cookie,
     field,
     nominated,
     request_headers,
@@ -268,3 +269,38 @@ class TestWire:
 
     def test_last_chunk(self) -> None:
         assert LAST_CHUNK == b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "left"),
+    [
+        (b"a=1; b=2", b"a=1; b=2"),
+        (b"bearerd_csrf=x", None),
+        (b"bearerd_csrf=x; a=1", b"a=1"),
+        (b"a=1; bearerd_csrf=x", b"a=1"),
+        (b"a=1;bearerd_login_00=x;b=2", b"a=1;b=2"),
+        (b"a=1 ;  b=2;\tbearerd_x=y; c", b"a=1 ;  b=2; c"),
+        (b"bearerd_a=1;  bearerd_b=2;", None),
+        (b'a="bearerd_x=1"; Bearerd_x=1', b'a="bearerd_x=1"; Bearerd_x=1'),
+        (b"a=caf\xe9; bearerd_x=\xff", b"a=caf\xe9"),
+        (b"", b""),
+    ],
+)
+def test_our_own_cookies_stay_here(value: bytes, left: bytes | None) -> None:
+    """What is left of the field is as it was, and nothing is left of one that had no others."""
+    for name in (b"Cookie", b"cookie", b"COOKIE"):
+        assert passed((name, value)) == ([] if left is None else [(name, left)])
+
+
+def test_other_fields_may_say_bearerd() -> None:
+    fields = ((b"X-Note", b"bearerd_csrf=x"), (b"Cookie2", b"bearerd_csrf=x"))
+    assert passed(*fields) == list(fields)
+    assert passed((b"Connection", b"cookie"), (b"Cookie", b"a=1; bearerd_x=1")) == []
+
+
+def test_reading_a_cookie() -> None:
+    fields = ((b"X", b"a=0"), (b"cookie", b"xa=1; a=2 ;b"), (b"Cookie", b"a=3; c=\xff"))
+    assert cookie(fields, "a") == "2"
+    assert cookie(fields, "c") == "\xff"
+    assert cookie(fields, "b") is None
+    assert cookie(fields, "d") is None

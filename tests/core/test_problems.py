@@ -84,6 +84,14 @@ def test_a_login_is_needed(error: TokenError) -> None:
     assert "Retry-After" not in dict(problem_headers(problem))
 
 
+def test_a_login_that_can_be_done_here_has_an_address() -> None:
+    problem = no_token("work", LoginRequired("log in"), "http://127.0.0.1:6750/-/login/work")
+    assert json.loads(problem_body(problem))["login_url"] == "http://127.0.0.1:6750/-/login/work"
+    assert "login_url" not in json.loads(problem_body(no_token("work", LoginRequired("log in"))))
+    waiting = no_token("work", TokenUnavailable("down", 1.0), "http://127.0.0.1:6750/-/login/work")
+    assert "login_url" not in json.loads(problem_body(waiting))
+
+
 @pytest.mark.parametrize(
     ("error", "status", "code", "proxy_error"),
     [
