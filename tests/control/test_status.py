@@ -57,6 +57,35 @@ def test_an_account(
     assert "canary" not in json.dumps(document)
 
 
+URL = "http://127.0.0.1:6750/-/login/work"
+NAMED = TokenSet(3, Secret("t"), 1000.0, 2000.0, subject="someone@example.com")
+
+
+@pytest.mark.parametrize(
+    ("state", "url", "subject", "cure", "can_log_out"),
+    [
+        (Active(NAMED), URL, "someone@example.com", None, True),
+        (Active(NAMED), None, "someone@example.com", None, False),
+        (Active(TOKEN), URL, None, None, True),
+        (NoToken(), URL, None, None, False),
+        (LoginPending(None, "x"), URL, None, None, True),
+        (LoginPending(None, "x"), None, None, None, False),
+        (LoginRequired("logged out"), URL, None, "bearerd login work", False),
+        (LoginRequired("invalid_grant", NAMED), URL, "someone@example.com", "bearerd login work", True),
+        (LoginRequired("invalid_grant"), None, None, None, False),
+    ],
+    ids=repr,
+)
+def test_who_is_logged_in_and_what_can_be_done(
+    state: State, url: str | None, subject: str | None, cure: str | None, *, can_log_out: bool
+) -> None:
+    (account,) = build_status({"work": state}, (), (), 1500.0, {"work": url} if url else {})["accounts"]
+    assert account["subject"] == subject
+    assert account["login_url"] == url
+    assert account["cure"] == cure
+    assert account["can_log_out"] is can_log_out
+
+
 def test_times_are_given_twice() -> None:
     (account,) = build_status({"work": Active(TOKEN)}, (), (), 1500.0)["accounts"]
     assert account["expires"] == {"epoch": 2000.0, "rfc3339": "1970-01-01T00:33:20+00:00"}

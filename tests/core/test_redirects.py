@@ -2,7 +2,7 @@
 
 import pytest
 
-from bearerd.core.accounts import Account, Grant, OAuthSource, StaticSource
+from bearerd.core.accounts import Account, Grant, OAuthSource, Source, StaticSource
 from bearerd.core.configuration import Configuration, Listen
 from bearerd.core.reach import build_reach
 from bearerd.core.redaction import Secret
@@ -73,7 +73,7 @@ def test_nowhere(uri: str) -> None:
 
 
 def test_reach_of_a_configuration() -> None:
-    sources = {
+    sources: dict[str, Source] = {
         "a": OAuthSource(Grant.AUTHORIZATION_CODE, "id", redirect_uri="http://localhost:6750/cb"),
         "b": OAuthSource(Grant.AUTHORIZATION_CODE, "id"),
         "off": OAuthSource(Grant.AUTHORIZATION_CODE, "id", login=False),
