@@ -62,6 +62,13 @@ class TestTransaction:
         assert {len(text) for text in texts} == {43}
         assert MADE.expires_at == NOW + LIFETIME_S == NOW + 600
 
+    @given(st.binary(min_size=96, max_size=96), st.binary(min_size=96, max_size=96))
+    def test_nothing_is_ever_the_same(self, one: bytes, other: bytes) -> None:
+        made = [transaction(entropy=entropy) for entropy in (one, other)]
+        texts = [text for each in made for text in (each.state.reveal(), each.verifier.reveal(), each.nonce)]
+        parts = {entropy[start : start + 32] for entropy in (one, other) for start in (0, 32, 64)}
+        assert len(set(texts)) == len(parts)
+
     def test_a_nonce_only_where_an_id_token_will_answer_it(self) -> None:
         assert transaction(oidc=False).nonce is None
 
@@ -183,7 +190,7 @@ class TestRequest:
 
 
 def refused(query: bytes) -> None:
-    with pytest.raises(CallbackRefused) as caught:
+    with pytest.raises(CallbackRefused, match=r"^the callback is not one that") as caught:
         parse_callback(query)
     assert "canary" not in str(caught.value)
 
@@ -359,6 +366,7 @@ class TestCheck:
             "https://evil.test",
             "login.test",
             " ",
+            "",
         ],
     )
     def test_threat_7_another_server(self, iss: str) -> None:
@@ -486,6 +494,7 @@ class TestReturnTo:
             "/@evil.test",
             "/http://evil.test",
             "/-/logins",
+            "/a;b,c'd(e)!",
         ],
     )
     def test_a_local_path_stays_as_it_is(self, text: str) -> None:
