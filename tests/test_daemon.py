@@ -156,7 +156,7 @@ class TestAccounts:
                 kind="vault", path=str(tmp_path / "vault"), key_source="file", key_file=str(tmp_path / "key")
             )
             whole = replace(demo.configuration(0), store=store)
-            (account,) = whole.accounts.values()
+            account = whole.accounts["service"]
             first = await fetch_token(whole, account)
             assert await fetch_token(whole, account) == first
             await asyncio.sleep(2.6)
