@@ -12,8 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bearerd.core.accounts import ClientAuth, Grant, OAuthSource
+from bearerd.core.authorization import build_transaction
 from bearerd.core.grants import (
     TokenRequest,
+    build_code_request,
+    build_device_request,
+    build_device_token_request,
+    build_revocation_request,
     build_token_request,
     hint_lifetime,
     is_bearer,
@@ -150,6 +155,102 @@ class TestRequest:
         for shown in (repr(request), str(request), f"{request}", f"{request.body}"):
             assert "canary-r" not in shown
             assert "hush" not in shown
+
+
+LOGIN = OAuthSource(
+    Grant.AUTHORIZATION_CODE,
+    "app",
+    ClientAuth.NONE,
+    scopes=("openid", "api:read"),
+    audience="urn:a",
+    resource="https://r.test/",
+)
+MADE = build_transaction(
+    "work",
+    redirect_uri="http://127.0.0.1:6750/-/callback",
+    binding=Secret("b"),
+    return_to="/-/",
+    oidc=True,
+    entropy=bytes(range(96)),
+    now=NOW,
+)
+
+
+def login_requests(source: OAuthSource) -> dict[str, TokenRequest]:
+    """Every request that a login, its refreshes and its end are made of."""
+    return {
+        "code": build_code_request(source, Secret("c/1"), MADE),
+        "device": build_device_request(source),
+        "device token": build_device_token_request(source, Secret("d/1")),
+        "refresh": build_token_request(source, Secret("r/1")),
+        "revocation": build_revocation_request(source, Secret("t/1"), "refresh_token"),
+    }
+
+
+class TestLoginRequests:
+    def test_what_each_asks(self) -> None:
+        asked = {name: fields_of(request) for name, request in login_requests(LOGIN).items()}
+        assert asked == {
+            "code": {
+                "grant_type": "authorization_code",
+                "code": "c/1",
+                "redirect_uri": "http://127.0.0.1:6750/-/callback",
+                "code_verifier": MADE.verifier.reveal(),
+                "resource": "https://r.test/",
+                "client_id": "app",
+            },
+            "device": {
+                "client_id": "app",
+                "scope": "openid api:read",
+                "audience": "urn:a",
+                "resource": "https://r.test/",
+            },
+            "device token": {
+                "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
+                "device_code": "d/1",
+                "client_id": "app",
+                "resource": "https://r.test/",
+            },
+            "refresh": {
+                "grant_type": "refresh_token",
+                "refresh_token": "r/1",
+                "audience": "urn:a",
+                "resource": "https://r.test/",
+                "client_id": "app",
+            },
+            "revocation": {"token": "t/1", "token_type_hint": "refresh_token", "client_id": "app"},
+        }
+
+    def test_a_hint_is_only_a_hint(self) -> None:
+        """RFC 7009 section 2.1: the server may be without it."""
+        fields = fields_of(build_revocation_request(LOGIN, Secret("t"), None))
+        assert fields == {"token": "t", "client_id": "app"}
+
+    @pytest.mark.parametrize("name", login_requests(LOGIN))
+    def test_one_rule_of_authentication_for_all(self, name: str) -> None:
+        """RFC 6749 section 2.3.1, RFC 8628 section 3.1, RFC 7009 section 2.1."""
+        secret = replace(LOGIN, client_secret=Secret("hush"))
+        basic = login_requests(replace(secret, client_auth=ClientAuth.BASIC))[name]
+        assert authorization_of(basic) == "Basic " + base64.b64encode(b"app:hush").decode()
+        assert "client_secret" not in fields_of(basic)
+        post = login_requests(replace(secret, client_auth=ClientAuth.POST))[name]
+        assert authorization_of(post) is None
+        assert (fields_of(post)["client_id"], fields_of(post)["client_secret"]) == ("app", "hush")
+        public = login_requests(LOGIN)[name]
+        assert authorization_of(public) is None
+        assert fields_of(public)["client_id"] == "app"
+        assert "client_secret" not in fields_of(public)
+
+    @pytest.mark.parametrize("name", login_requests(LOGIN))
+    def test_what_is_common_to_all(self, name: str) -> None:
+        request = login_requests(LOGIN)[name]
+        assert dict(request.headers) == {
+            "Accept": "application/json",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        assert "hush" not in repr(request)
+        for secret in ("c/1", "d/1", "r/1", "t/1", "c%2F1", MADE.verifier.reveal()):
+            assert secret not in repr(request)
 
 
 class TestGranted:
@@ -351,6 +452,24 @@ class TestRefused:
     def test_retry_after_comes_along(self, status: int, retry_after: str, asked: float | None) -> None:
         assert failed(b"", status, retry_after).retry_after_s == asked
         assert failed({"error": "slow_down"}, status, retry_after).retry_after_s == asked
+
+    @pytest.mark.parametrize("status", [200, 400])
+    def test_a_provider_s_own_word_for_a_login_that_is_over(self, status: int) -> None:
+        """GitHub says bad_refresh_token, and says it with status 200."""
+        body = b'{"error": "bad_refresh_token", "error_description": "Gone."}'
+        ours = parse_token_reply(status, body, NOW, ended=("expired_login", "bad_refresh_token"))
+        assert ours == Failure(
+            GRANT_REJECTED, "the token endpoint says bad_refresh_token: Gone.", None, "bad_refresh_token"
+        )
+        assert failed(body, status).kind is PERMANENT
+        still = parse_token_reply(status, b'{"error": "invalid_grant"}', NOW, ended=("bad_refresh_token",))
+        assert isinstance(still, Failure)
+        assert still.kind is GRANT_REJECTED
+
+    def test_the_error_comes_along_as_it_was_sent(self) -> None:
+        assert failed({"error": "authorization_pending"}, 400).error == "authorization_pending"
+        assert failed({"error": "x" * 500}, 400).error == "x" * 64
+        assert failed(b"", 400).error is None
 
     def test_a_description_is_quoted(self) -> None:
         result = failed({"error": "invalid_scope", "error_description": "No such scope: b"}, 400)

@@ -1,13 +1,19 @@
 """Which metadata is believed, and which endpoints are fit to be sent credentials."""
 
 import json
+import shlex
+from typing import Final
+from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bearerd.core.accounts import Grant, OAuthSource
 from bearerd.core.metadata import (
     Metadata,
     MetadataError,
+    NoDocument,
     check_browser_url,
     check_endpoint,
     configured,
@@ -125,8 +131,22 @@ def test_an_endpoint_left_out() -> None:
     ids=["empty", "HTML", "list", "text", "null", "binary", "truncated", "deep"],
 )
 def test_no_document(body: bytes) -> None:
-    with pytest.raises(MetadataError, match=r"^is no JSON object$"):
+    with pytest.raises(NoDocument, match=r"^is no JSON object$"):
         parse_metadata(ISSUER, body)
+
+
+@given(st.binary(max_size=200))
+def test_whatever_comes_is_no_document(body: bytes) -> None:
+    with pytest.raises(NoDocument):
+        parse_metadata(ISSUER, body)
+
+
+@pytest.mark.parametrize("members", [{"issuer": "https://evil.test"}, {"token_endpoint": "file:///x"}])
+def test_a_document_that_cannot_be_believed_is_one_all_the_same(members: dict[str, str]) -> None:
+    """It ends the search for metadata, which nothing at all does not."""
+    with pytest.raises(MetadataError) as caught:
+        parse_metadata(ISSUER, document(**members))
+    assert not isinstance(caught.value, NoDocument)
 
 
 @pytest.mark.parametrize(
@@ -248,3 +268,48 @@ def test_a_url_for_a_browser(url: str) -> None:
 def test_threat_6_nothing_a_shell_acts_on_is_opened(character: str) -> None:
     with pytest.raises(ValueError, match=r"^(has|is) "):
         check_browser_url(f"https://login.test/a{character}b")
+
+
+SHELL: Final = "$`\\\"'<>|;()*!^{} \n\t"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(url for url, _ in UNFIT),
+        "https://login.test/`touch x`",
+        "https://login.test/?a=$(touch x)",
+        "https://login.test/?a=;touch",
+        "https://login.test/?a='b'",
+        "https://login.test/#a",
+        "https://login.test/\tx",
+        "HTTPS ://login.test/",
+        "https://log\nin.test/",
+    ],
+)
+def test_threat_6_what_no_browser_is_sent_to(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^(has|is|names) ") as caught:
+        check_browser_url(url)
+    assert not url or url not in str(caught.value)
+
+
+@given(
+    st.text(max_size=60)
+    | st.text(alphabet=f"htps:/.?#@[]-&=%aA0{SHELL}\x00\x7f", max_size=40)
+    | st.text(alphabet=f"abc/?=&%{SHELL}@:#", max_size=30).map(lambda rest: f"https://login.test{rest}")
+)
+def test_threat_6_whatever_it_is(url: str) -> None:
+    try:
+        assert check_browser_url(url) == url
+    except ValueError:
+        return
+    parts = urlsplit(url)
+    assert parts.scheme == "https" or (
+        parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}
+    )
+    assert parts.hostname
+    assert parts.username is None
+    assert url.isascii()
+    assert url.isprintable()
+    assert not set(url) & set(SHELL)
+    assert shlex.split(url) == [url]

@@ -1,5 +1,7 @@
 """How one generation of tokens follows from the last."""
 
+from dataclasses import replace
+
 import pytest
 
 from bearerd.core.redaction import Secret
@@ -35,6 +37,12 @@ def test_a_refresh_token_left_out_stays_the_old_one(nothing: Secret | None) -> N
 def test_a_scope_left_out_stays_and_a_narrower_one_is_recorded(scope: str | None, kept: str) -> None:
     """RFC 6749 section 5.1."""
     assert build_token_set(Granted(Secret("new"), 60.0, None, scope), OLD, NOW).scope == kept
+
+
+@pytest.mark.parametrize(("subject", "kept"), [(None, "old-user"), ("", "old-user"), ("user", "user")])
+def test_who_has_logged_in_stays_over_refreshes(subject: str | None, kept: str) -> None:
+    old = replace(OLD, subject="old-user")
+    assert build_token_set(Granted(Secret("new"), subject=subject), old, NOW).subject == kept
 
 
 def test_nothing_else_is_kept_of_the_old_one() -> None:

@@ -1,6 +1,7 @@
 """The vault format: what opens, and what does not."""
 
 import base64
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -32,6 +33,13 @@ ODD = build_key(RAW)
 STANDARD = base64.b64encode(RAW).decode()
 TOKEN = TokenSet(7, Secret("access"), 1000.0, 2000.5, Secret("refresh"), "read write")
 
+# Sealed before a login knew who it was of.
+OLDER = base64.b64decode(
+    "YmVhcmVyZCB2YXVsdAoBpFdD4WQ26lJubm5ubm5ubm5ubm7ceXAM2znFnh9FBTTLcfe5017MXUE7pIKjgavE2YaMiUPtBAh86pE3"
+    "DtBhbPCyxV+DS8HZiiZRjacvSsYUXP0WULq8SyWi4SvbYRWNU7VztYLgQB3XwUhhs+0ztvs4LQSkXkojAGxI4ejMhqY8QyTRKUyD"
+    "pitBduGPxkQ3/syAK+nNhA5TiIY2sRUfpNYKc7ha/m8BqnG9Pml9kkGbWLbjlT6UPWuRU03a2YQ="
+)
+
 TEXTS = st.text(min_size=1).map(Secret)
 RECORDS = st.builds(
     TokenSet,
@@ -48,6 +56,13 @@ RECORDS = st.builds(
 @given(record=RECORDS, nonce=st.binary(min_size=12, max_size=12))
 def test_what_was_sealed_opens_as_it_was(record: TokenSet | Tombstone, nonce: bytes) -> None:
     assert unseal(seal(record, WORK, KEY, nonce), WORK, KEY) == record
+
+
+def test_who_has_logged_in_is_kept_and_may_be_missing() -> None:
+    named = replace(TOKEN, subject="demo-user")
+    assert unseal(seal(named, WORK, KEY, NONCE), WORK, KEY) == named
+    assert unseal(OLDER, WORK, KEY) == TOKEN
+    assert TOKEN.subject is None
 
 
 def test_nothing_of_the_tokens_can_be_read_in_it() -> None:
