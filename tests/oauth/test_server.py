@@ -393,4 +393,4 @@ class TestDescribe:
                 described = await server.describe()
             assert isinstance(described, Failure)
             assert "authorization_endpoint that" in described.reason
-            assert [request.split()[0] for request in faulty.requests] == [b"GET"] * 2
+            assert [request.split()[0] for request in faulty.requests] == [b"GET"]
