@@ -3,171 +3,18 @@
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from html import unescape
-from typing import Any, Final, Self
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import aiohttp
 import pytest
 
-from bearerd.core.accounts import Account, ClientAuth, Grant, OAuthSource, Source, StaticSource
-from bearerd.core.configuration import Configuration, Listen, Logging, Store
+from bearerd.core.accounts import ClientAuth, Grant, OAuthSource, StaticSource
+from bearerd.core.configuration import Listen
 from bearerd.core.redaction import Secret
-from bearerd.core.targets import parse_route
-from bearerd.daemon import Daemon
 from bearerd.errors import ConfigError
 from login_server import LoginServer
-from upstreams import ApiUpstream, accept_any_of
-
-NAVIGATION: Final = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Sec-Fetch-Site": "none"}
-CROSS_SITE: Final = NAVIGATION | {"Sec-Fetch-Site": "cross-site"}
-
-
-@dataclass
-class Answer:
-    """What the browser got. `text` is as a person reads it: no markup, entities undone."""
-
-    status: int
-    headers: Mapping[str, str]
-    source: str
-
-    @property
-    def text(self) -> str:
-        without = re.sub(r"(?s)<(style|script).*?</\1>|<[^>]*>", "", self.source)
-        return unescape(" ".join(without.split()))
-
-    @property
-    def location(self) -> str:
-        return self.headers["Location"]
-
-
-class Browser:
-    """Goes where it is told, redirects only when told, and keeps cookies as browsers do: by host and path, not port."""
-
-    def __init__(self) -> None:
-        self._http = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._http.close()
-
-    async def go(self, url: str, **headers: str) -> Answer:
-        """As from the address bar."""
-        return await self._ask("GET", url, NAVIGATION | headers, None)
-
-    async def follow(self, url: str) -> Answer:
-        """As by another site's redirect or link."""
-        return await self._ask("GET", url, CROSS_SITE, None)
-
-    async def post(self, url: str, form: dict[str, str], **headers: str) -> Answer:
-        """As by a form of a page of `url`'s own origin, unless `headers` say otherwise."""
-        parts = urlsplit(url)
-        own = {"Origin": f"{parts.scheme}://{parts.netloc}", "Sec-Fetch-Site": "same-origin"}
-        return await self._ask("POST", url, own | headers, form)
-
-    def cookies(self, url: str) -> dict[str, str]:
-        return {
-            name: morsel.value for name, morsel in self._http.cookie_jar.filter_cookies(url_of(url)).items()
-        }
-
-    async def _ask(
-        self, method: str, url: str, headers: dict[str, str], form: dict[str, str] | None
-    ) -> Answer:
-        async with self._http.request(
-            method, url, headers=headers, data=form, allow_redirects=False
-        ) as response:
-            return Answer(response.status, response.headers, await response.text())
-
-
-def url_of(url: str) -> Any:
-    from yarl import URL  # noqa: PLC0415  # aiohttp's own type, for its cookie jar alone
-
-    return URL(url)
-
-
-@dataclass
-class World:
-    """A daemon with an account `me`, its authorization server, the API behind both."""
-
-    daemon: Daemon
-    server: LoginServer
-    api: ApiUpstream
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.daemon.port}"
-
-    def state(self, account: str = "me") -> str:
-        (found,) = (row for row in self.daemon.status()["accounts"] if row["name"] == account)
-        return str(found["state"])
-
-    async def begin(self, browser: Browser, path: str = "/-/login/me") -> str:
-        """Where the browser is to go at the authorization server."""
-        answer = await browser.go(self.url + path)
-        assert answer.status == 302, answer.text
-        return answer.location
-
-    async def approved(self, browser: Browser, path: str = "/-/login/me") -> str:
-        """The callback's address, not yet opened: the person has agreed at the authorization server."""
-        answer = await browser.go(await self.begin(browser, path))
-        assert answer.status == 302
-        return answer.location
-
-    async def log_in(self, browser: Browser) -> Answer:
-        answer = await browser.follow(await self.approved(browser))
-        assert answer.status == 200, answer.text
-        return answer
-
-    async def refused(self, browser: Browser, url: str, said: str) -> Answer:
-        """A callback that ends in a plain page, and in no request to the token endpoint."""
-        before = (self.server.token_requests, self.state())
-        answer = await browser.follow(url)
-        assert answer.status == 400
-        assert said in answer.text
-        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-        assert (self.server.token_requests, self.state()) == before
-        return answer
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
-@asynccontextmanager
-async def world(
-    listen: Listen | None = None,
-    others: dict[str, Source] | None = None,
-    *,
-    names_itself: bool = False,
-    **account: Any,
-) -> AsyncIterator[World]:
-    async with (
-        LoginServer(names_itself=names_itself) as server,
-        ApiUpstream(accept_any_of(server.valid)) as api,
-    ):
-        settings = {"client_auth": ClientAuth.NONE, "issuer": server.issuer, "scopes": ("openid",)} | account
-        sources = {"me": OAuthSource(Grant.AUTHORIZATION_CODE, "bearerd", **settings)} | (others or {})
-        daemon = Daemon(
-            Configuration(
-                accounts={name: Account(name, source) for name, source in sources.items()},
-                routes=(parse_route("/me/", api.url, "me"),),
-                listen=listen or Listen(port=0),
-                store=Store(kind="memory"),
-                log=Logging(access=False),
-            )
-        )
-        await daemon.start()
-        await daemon.started()
-        try:
-            yield World(daemon, server, api)
-        finally:
-            await daemon.stop(0.5)
+from login_world import CROSS_SITE, Answer, Browser, World, free_port, raw_url, world
 
 
 class TestLogin:
@@ -380,7 +227,7 @@ class TestBadInput:
             url = f"{made.url}/-/callback?{query.format(state=state)}"
             async with (
                 aiohttp.ClientSession() as http,
-                http.get(url_of_raw(url), headers=CROSS_SITE) as response,
+                http.get(raw_url(url), headers=CROSS_SITE) as response,
             ):
                 assert response.status == 400
             assert made.server.token_requests == 0
@@ -416,12 +263,6 @@ async def made_refusal(made: World, browser: Browser) -> Answer:
     assert answer.status == 400
     assert made.server.token_requests == 1
     return answer
-
-
-def url_of_raw(url: str) -> Any:
-    from yarl import URL  # noqa: PLC0415  # nothing is to be mended on the way
-
-    return URL(url, encoded=True)
 
 
 class TestRedirectUris:
@@ -480,7 +321,7 @@ class TestRedirectUris:
             image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
             assert (await browser.go(f"{url}/back?code=c", **image)).status == 403
             odd = "code=a%0d%0aX:%20y&state=%C3%A9'|"
-            answer = await browser.go(url_of_raw(f"{url}/back?{odd}"))
+            answer = await browser.go(raw_url(f"{url}/back?{odd}"))
             assert answer.location == f"{made.url}/-/callback?{odd}"
 
     async def test_threat_16_a_port_that_is_taken(self) -> None:
