@@ -216,10 +216,15 @@ class OidcPeer:
 
     async def introspect(self, token: str) -> bool:
         """Whether the server calls this token active (RFC 7662)."""
+        return bool((await self.describe(token))["active"])
+
+    async def describe(self, token: str) -> dict[str, Any]:
+        """All that the server says of a token (RFC 7662 section 2.2)."""
         headers, data = RESOURCE_SERVER.authenticate({"token": token})
         async with self._http.post(self.introspection_endpoint, data=data, headers=headers) as response:
             response.raise_for_status()
-            return bool((await response.json())["active"])
+            reply: dict[str, Any] = await response.json()
+            return reply
 
     async def mint_refresh_token(
         self, client: Client = BASIC_CLIENT, *, scope: str = "openid offline_access api:read"

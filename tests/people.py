@@ -1,5 +1,6 @@
 """A person at a browser, as far as a login needs one: follows redirects, fills in forms, keeps cookies."""
 
+import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Final, Self
@@ -8,6 +9,7 @@ from urllib.parse import urljoin
 import aiohttp
 
 STEPS: Final = 15
+_CANCEL: Final = re.compile(r'href="([^"]*/abort)"')
 
 
 @dataclass
@@ -71,8 +73,19 @@ class Person:
             method, url, data = self._fill_in(url, page, answers)
         raise AssertionError(f"the login did not end; it is at {url}")
 
-    async def approve_device(self, url: str, user_code: str = "") -> str:
-        """Type a user code in at `url`, agree to everything, and return the page one is left with."""
+    async def cancel(self, url: str, until: str) -> str:
+        """Open `url`, follow the link that calls the login off, and return the address it ends at, as `log_in` does."""
+        async with self._http.get(url) as response:
+            found = _CANCEL.search(await response.text())
+            assert found, f"{response.url} has no link to call the login off"
+            url = urljoin(str(response.url), found[1])
+        return await self.log_in(url, until)
+
+    async def approve_device(self, url: str, user_code: str = "", **answers: str) -> str:
+        """Type a user code in at `url`, agree to everything, and return the page one is left with.
+
+        With ``abort="yes"`` the device is refused at the question whether it is one's own.
+        """
         method, data = "GET", None
         for _ in range(STEPS):
             async with self._http.request(method, url, data=data, allow_redirects=False) as response:
@@ -82,7 +95,8 @@ class Person:
             elif not parse_forms(page):
                 return page
             else:
-                method, url, data = self._fill_in(url, page, {"user_code": user_code} if user_code else {})
+                code = {"user_code": user_code} if user_code else {}
+                method, url, data = self._fill_in(url, page, answers | code)
         raise AssertionError(f"the login did not end; it is at {url}")
 
     async def open(self, url: str, **headers: str) -> tuple[int, str]:
@@ -93,5 +107,9 @@ class Person:
     def _fill_in(self, url: str, page: str, answers: dict[str, str]) -> tuple[str, str, dict[str, str]]:
         form = parse_forms(page)[0]
         known = self._answers | answers
-        fields = {name: known.get(name, value) for name, value in form.fields.items() if name != "abort"}
+        fields = {
+            name: known.get(name, value)
+            for name, value in form.fields.items()
+            if name != "abort" or "abort" in answers
+        }
         return "POST", urljoin(url, form.action), fields

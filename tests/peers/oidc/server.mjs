@@ -127,6 +127,12 @@ function buildProvider(issuer) {
         allowedPolicy: (_, client, token) =>
           client.clientId === 'resource-server' || client.clientId === token.clientId,
       },
+      resourceIndicators: {
+        enabled: true, // RFC 8707: any resource, whose tokens have it as their audience
+        defaultResource: () => undefined,
+        getResourceServerInfo: () => ({ scope: 'api:read api:write', accessTokenFormat: 'opaque' }),
+        useGrantedResource: () => false,
+      },
       revocation: { enabled: true, allowedPolicy: (_, client, token) => client.clientId === token.clientId },
     },
     findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
