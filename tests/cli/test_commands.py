@@ -143,6 +143,22 @@ class TestRun:
         assert "  / -> http://127.0.0.1:9 with a token of work\n" in daemon.log
         assert "warning" not in daemon.log
 
+    async def test_it_says_who_has_to_log_in_and_where(self, tmp_path: Path) -> None:
+        login = """
+            [store]
+            kind = "memory"
+            [accounts.me]
+            issuer = "http://127.0.0.1:9"
+            client_id = "id"
+            [routes."/me/"]
+            upstream = "http://127.0.0.1:9"
+            account = "me"
+        """
+        async with RunningDaemon(tmp_path, login) as daemon:
+            status = await bearerd(tmp_path, "status", "--port", str(daemon.port))
+            assert status.out.endswith("me: nobody has logged in yet; run: bearerd login me\n")
+        assert f"Account me needs a login: {daemon.url}/-/login/me\n" in daemon.log
+
     async def test_a_warning_is_a_line_on_standard_error(self, tmp_path: Path) -> None:
         async with RunningDaemon(tmp_path, STATIC.replace("127.0.0.1:9", "api.example")) as daemon:
             """It has to end before all that it said can be read."""

@@ -9,8 +9,10 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 import aiohttp
 import pytest
 
+from bearerd.control.login_pages import build_closing
 from bearerd.core.accounts import ClientAuth, Grant, OAuthSource, StaticSource
 from bearerd.core.configuration import Listen
+from bearerd.core.pages import render
 from bearerd.core.redaction import Secret
 from bearerd.errors import ConfigError
 from login_server import LoginServer
@@ -380,6 +382,14 @@ async def closed(host: str, port: int) -> None:
             return
         await asyncio.sleep(0.02)
     raise AssertionError(f"port {port} of {host} is still open")
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_terminal_s_own_page_says_to_go_back_there(*, good: bool) -> None:
+    page = render(build_closing("Done <b>", "the server says <i>", good=good)).decode()
+    assert "<title>Done &lt;b&gt;" in page
+    assert "The server says &lt;i&gt;." in page
+    assert "go on in the terminal" in page
 
 
 async def csrf_of(browser: Browser, made: World) -> str:

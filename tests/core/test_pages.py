@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -87,3 +88,9 @@ def test_a_page_that_goes_on_by_itself() -> None:
 def test_sentences() -> None:
     assert sentence("the server says no") == "The server says no."
     assert sentence("") == "."
+
+
+def test_a_page_alone_leads_nowhere() -> None:
+    page = build_message("t", paragraph("x"))
+    assert 'href="/-/"' in render(page).decode()
+    assert 'href="/' not in render(replace(page, alone=True)).decode()

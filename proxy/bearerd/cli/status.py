@@ -105,7 +105,10 @@ def format_status(document: dict[str, Any]) -> str:
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-    lines += [
-        f"{account['name']}: {account['problem']}" for account in document["accounts"] if account["problem"]
-    ]
+    lines += [_trouble(account) for account in document["accounts"] if account["problem"]]
     return "\n".join(lines)
+
+
+def _trouble(account: dict[str, Any]) -> str:
+    cure = account.get("cure")  # a daemon of an earlier version has none
+    return f"{account['name']}: {account['problem']}{f'; run: {cure}' if cure else ''}"

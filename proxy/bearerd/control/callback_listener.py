@@ -5,6 +5,7 @@ import errno
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
@@ -86,7 +87,8 @@ class CallbackListener:
         head = read_head(request, self._guard)
         problem = refuse(self._guard, head) or self._refuse(head)
         if problem is not None:
-            response = answer_page(problem.status, build_problem_page(problem, b""), problem.headers)
+            page = replace(build_problem_page(problem, b""), alone=True)
+            response = answer_page(problem.status, page, problem.headers)
         else:
             response = await self._handler(head)
         response.force_close()

@@ -1,9 +1,11 @@
 """What a person reads about a login."""
 
+from dataclasses import replace
 from typing import Final
 
 from bearerd.core.markup import element
 from bearerd.core.pages import (
+    ALERT,
     KEY,
     TICK,
     Page,
@@ -47,6 +49,18 @@ def build_done(done: LoggedIn) -> Page:
         refresh_to=done.return_to,
         refresh_s=SHOWN_S,
     )
+
+
+def build_closing(title: str, text: str, *, good: bool) -> Page:
+    """The end of a login that was begun in a terminal and has come back to the terminal's own listener."""
+    page = build_message(
+        title,
+        paragraph(sentence(text)),
+        paragraph("You can close this page and go on in the terminal.", class_="soft small"),
+        mark=TICK if good else ALERT,
+        kind="good" if good else "bad",
+    )
+    return replace(page, alone=True)
 
 
 def build_failed(account: str | None, reason: str) -> Page:

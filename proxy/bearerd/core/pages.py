@@ -19,7 +19,7 @@ TICK: Final = Markup(
     '<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2.4" stroke-linecap="round" '
     'stroke-linejoin="round" aria-hidden="true"><path d="m5 12.5 4.5 4.5L19 7.5"/></svg>'
 )
-CROSS: Final = Markup(
+ALERT: Final = Markup(
     '<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2.4" stroke-linecap="round" '
     'aria-hidden="true"><path d="M12 6.5v7M12 17.5v.01"/></svg>'
 )
@@ -35,7 +35,7 @@ _ICON: Final = (
 class Page:
     """What is on a page. `refresh_to` is where it goes on to by itself, after `refresh_s` seconds.
 
-    `form` says that it has a form, which goes to us.
+    `form` says that it has a form, which goes to us; `alone` that there is no status page where it is.
     """
 
     title: str
@@ -44,6 +44,7 @@ class Page:
     refresh_s: int = 0
     script: str | None = None
     form: bool = False
+    alone: bool = False
 
 
 def render(page: Page) -> bytes:
@@ -57,13 +58,19 @@ def render(page: Page) -> bytes:
     if page.refresh_to:
         head.append(element("meta", http_equiv="refresh", content=f"{page.refresh_s}; url={page.refresh_to}"))
     body = [
-        element("header", element("a", KEY, "bearerd", class_="brand", href="/-/")),
+        element("header", _brand(page)),
         element("main", *page.body),
     ]
     if page.script:
         body.append(element("script", Markup(page.script)))
     document = element("html", element("head", *head), element("body", *body), lang="en")
     return f"<!doctype html>\n{document}\n".encode()
+
+
+def _brand(page: Page) -> Markup:
+    if page.alone:
+        return element("span", KEY, "bearerd", class_="brand")
+    return element("a", KEY, "bearerd", class_="brand", href="/-/")
 
 
 def page_headers(page: Page) -> list[tuple[str, str]]:
@@ -101,7 +108,7 @@ def _digest(text: str) -> str:
 def build_message(
     title: str,
     *children: Markup,
-    mark: Markup = CROSS,
+    mark: Markup = ALERT,
     kind: str = "bad",
     refresh_to: str | None = None,
     refresh_s: int = 0,
