@@ -92,7 +92,7 @@ class Person:
                 page = await response.text()
             if response.status in {302, 303}:
                 method, data, url = "GET", None, urljoin(url, response.headers["Location"])
-            elif not parse_forms(page):
+            elif not parse_forms(page) or "abort" in (data or {}):
                 return page
             else:
                 code = {"user_code": user_code} if user_code else {}

@@ -177,7 +177,7 @@ class TestReply:
         outcome = parse(GOOD | fields)
         if isinstance(outcome, DeviceAuthorization):
             assert outcome.user_code.isprintable()
-            assert NOW < outcome.expires_at <= NOW + 3600
+            assert NOW <= outcome.expires_at <= NOW + 3600
             assert 1 <= outcome.interval_s <= 60
 
 

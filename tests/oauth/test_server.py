@@ -15,20 +15,37 @@ from bearerd.assembly import SystemClock
 from bearerd.core.accounts import ClientAuth, Grant, OAuthSource
 from bearerd.core.authorization import (
     Callback,
+    CallbackRefused,
     Transaction,
     build_authorization_url,
     build_transaction,
+    check_callback,
     parse_callback,
 )
-from bearerd.core.device import DeviceAuthorization
+from bearerd.core.device import DeviceAuthorization, decide_poll
 from bearerd.core.lifecycle import Failure, FailureKind
 from bearerd.core.metadata import Metadata
 from bearerd.core.redaction import Secret
-from bearerd.core.tokens import Granted
+from bearerd.core.tokens import Granted, build_token_set
+from bearerd.oauth.endpoint import OAuthTokenSource
 from bearerd.oauth.exchange import open_session
 from bearerd.oauth.server import OAuthServer
-from faults import FaultServer, Step, hang, read, refused_port, repeat, reply, reset, send
-from oidc_peer import APP_CLIENT, OidcPeer
+from bearerd.ports import Clock
+from clocks import FakeClock
+from faults import (
+    FaultServer,
+    Peer,
+    Step,
+    hang,
+    read,
+    refused_port,
+    repeat,
+    reply,
+    reset,
+    send,
+    slices,
+)
+from oidc_peer import APP_CLIENT, OidcPeer, Pause
 from people import Person
 
 REDIRECT: Final = "http://127.0.0.1:6750/-/callback"
@@ -53,8 +70,10 @@ DEVICE: Final = DeviceAuthorization(Secret("dev1ce-canary"), "ABCD", "https://lo
 
 
 @asynccontextmanager
-async def server_of(source: OAuthSource, limit_s: float = 5.0) -> AsyncIterator[OAuthServer]:
-    server = OAuthServer(source, SystemClock(), open_session(), limit_s=limit_s)
+async def server_of(
+    source: OAuthSource, limit_s: float = 5.0, clock: Clock | None = None
+) -> AsyncIterator[OAuthServer]:
+    server = OAuthServer(source, clock or SystemClock(), open_session(), limit_s=limit_s)
     try:
         yield server
     finally:
@@ -63,10 +82,10 @@ async def server_of(source: OAuthSource, limit_s: float = 5.0) -> AsyncIterator[
 
 @asynccontextmanager
 async def logged_in(
-    peer: OidcPeer, person: Person
+    peer: OidcPeer, person: Person, **changes: Any
 ) -> AsyncIterator[tuple[OAuthServer, Transaction, Callback]]:
     """A person has logged in, and the server's callback waits to be dealt with."""
-    async with server_of(replace(SOURCE, issuer=peer.issuer)) as server:
+    async with server_of(replace(SOURCE, issuer=peer.issuer, **changes)) as server:
         described = await server.describe()
         assert isinstance(described, Metadata)
         transaction = build_transaction(
@@ -131,10 +150,80 @@ class TestRealServer:
                 described = await server.describe()
                 assert isinstance(described, Metadata)
                 url = build_authorization_url(server.source, described, MADE)
-                back = await person.log_in(url + "&prompt=none", REDIRECT)
+                back = await person.cancel(url, REDIRECT)
                 callback = parse_callback(urlsplit(back).query.encode())
-            assert callback.error is not None
-            assert callback.code is None
+            with pytest.raises(
+                CallbackRefused, match=r"^the server says access_denied: End-User aborted interaction$"
+            ):
+                check_callback(callback, MADE, described, 0.0)
+            assert (await peer.log()).requests == ()
+
+    async def test_a_lost_reply_is_not_asked_for_again(self) -> None:
+        async with OidcPeer() as peer, Person() as person:
+            async with logged_in(peer, person) as (server, transaction, callback):
+                assert callback.code is not None
+                await peer.pause(Pause.LOST)
+                outcome = await server.redeem(callback.code, transaction)
+            assert isinstance(outcome, Failure)
+            assert outcome.kind is FailureKind.OUTCOME_UNKNOWN
+            assert outcome.reason == "the token endpoint broke off its answer; begin the login again"
+            assert len((await peer.log()).requests) == 1
+
+    async def test_what_a_login_gave_is_refreshed_with_rotation(self) -> None:
+        async with OidcPeer() as peer, Person() as person:
+            async with logged_in(peer, person) as (server, transaction, callback):
+                assert callback.code is not None
+                granted = await server.redeem(callback.code, transaction)
+                assert isinstance(granted, Granted)
+                source, token = OAuthTokenSource(server), build_token_set(granted, None, 0.0)
+                spent = set()
+                for _ in range(5):
+                    assert token.refresh_token is not None
+                    spent.add(token.refresh_token.reveal())
+                    granted = await source.obtain(token)
+                    assert isinstance(granted, Granted)
+                    token = build_token_set(granted, token, 0.0)
+            log = await peer.log()
+            assert await peer.introspect(token.access_token.reveal())
+            assert token.subject == "demo-user"
+            assert len(spent) == 5
+            assert (log.presented_twice, log.grants_revoked) == ((), 0)
+
+    async def test_a_resource_is_named_throughout(self) -> None:
+        """RFC 8707: in the authorization request, the code exchange and the refresh, or the audience is another."""
+        api = "https://api.test/v1"
+        async with OidcPeer() as peer, Person() as person:
+            async with logged_in(peer, person, resource=api) as (server, transaction, callback):
+                assert callback.code is not None
+                granted = await server.redeem(callback.code, transaction)
+                assert isinstance(granted, Granted)
+                again = await OAuthTokenSource(server).obtain(build_token_set(granted, None, 0.0))
+                assert isinstance(again, Granted)
+            for each in (granted, again):
+                described = await peer.describe(each.access_token.reveal())
+                assert (described["active"], described["aud"], described["scope"]) == (True, api, "api:read")
+
+    async def test_an_access_token_alone_can_be_revoked(self) -> None:
+        async with OidcPeer() as peer, Person() as person:
+            async with logged_in(peer, person) as (server, transaction, callback):
+                assert callback.code is not None
+                granted = await server.redeem(callback.code, transaction)
+                assert isinstance(granted, Granted)
+                for _ in range(2):  # what is not known any more is revoked already (RFC 7009 section 2.2)
+                    assert await server.revoke(granted.access_token, "access_token") is None
+            assert not await peer.introspect(granted.access_token.reveal())
+
+    async def test_metadata_is_read_once_for_all_that_is_asked(self) -> None:
+        async with (
+            OidcPeer() as peer,
+            Person() as person,
+            logged_in(peer, person) as (server, transaction, callback),
+        ):
+            assert callback.code is not None
+            described = await server.describe()
+            assert isinstance(await server.redeem(callback.code, transaction), Granted)
+            assert isinstance(await server.authorize_device(), DeviceAuthorization)
+            assert await server.known() is described
 
     async def test_revocation_is_seen_by_everybody(self) -> None:
         async with OidcPeer() as peer, Person() as person:
@@ -161,6 +250,31 @@ class TestRealServer:
                 granted = await server.redeem_device(device)
             assert isinstance(granted, Granted)
             assert granted.subject == "demo-user"
+
+    async def test_a_device_that_is_refused(self) -> None:
+        async with OidcPeer() as peer, Person() as person:
+            async with server_of(replace(SOURCE, issuer=peer.issuer)) as server:
+                device = await server.authorize_device()
+                assert isinstance(device, DeviceAuthorization)
+                page = await person.approve_device(device.verification_uri, device.user_code, abort="yes")
+                assert "interrupted" in page
+                outcome = await server.redeem_device(device)
+            assert isinstance(outcome, Failure)
+            assert outcome.error == "access_denied"
+            assert decide_poll(outcome, device.interval_s) is None
+
+    async def test_a_device_that_is_asked_for_by_its_own_address(self) -> None:
+        async with OidcPeer() as peer, Person("demo-user") as person:
+            async with server_of(replace(SOURCE, issuer=peer.issuer)) as server:
+                device = await server.authorize_device()
+                assert isinstance(device, DeviceAuthorization)
+                assert device.verification_uri_complete is not None
+                await person.approve_device(device.verification_uri_complete)
+                first = await server.redeem_device(device)
+                assert isinstance(first, Granted)
+                again = await server.redeem_device(device)
+            assert isinstance(again, Failure)
+            assert again.error == "invalid_grant"
 
     async def test_a_device_code_that_has_expired(self) -> None:
         async with (
@@ -252,6 +366,34 @@ class TestTrouble:
         async with server_of(source) as server:
             assert "cannot be reached" in (await ask(server)).reason
 
+    async def test_a_reply_that_trickles_in(self) -> None:
+        slow = [read, slices(body(b'{"access_token": "a"}'), 1, 0.05)]
+        async with FaultServer(slow) as faulty, server_of(at(faulty), limit_s=0.3) as server:
+            assert "did not answer in time" in (await redeem(server)).reason
+
+    async def test_an_error_with_status_200(self) -> None:
+        """GitHub's way."""
+        answer = body(
+            b'{"error": "bad_verification_code", "error_description": "It is incorrect or expired."}'
+        )
+        async with FaultServer([read, send(answer)]) as faulty, server_of(at(faulty)) as server:
+            failure = await redeem(server)
+        assert (failure.kind, failure.error) == (FailureKind.PERMANENT, "bad_verification_code")
+        assert failure.reason == "the token endpoint says bad_verification_code: It is incorrect or expired."
+
+    async def test_a_device_s_polls_as_servers_answer_them(self) -> None:
+        answers = [
+            body(b'{"error": "authorization_pending"}', "400 Not yet"),
+            body(b'{"error": "slow_down", "interval": 10}'),
+            body(b"", "503 Busy"),
+            body(b'{"error": "access_denied"}', "403 No"),
+        ]
+        async with FaultServer(*([read, send(answer)] for answer in answers)) as faulty:
+            async with server_of(at(faulty)) as server:
+                polls = [decide_poll(await redeem_device(server), 5.0) for _ in answers]
+            assert faulty.connections == 4
+        assert polls == [5.0, 10.0, 10.0, None]
+
     async def test_a_peer_that_quotes_the_code_does_not_have_it_shown(self) -> None:
         said = json.dumps(
             {"error": "invalid_grant", "error_description": f"{CODE.reveal()} is not known"}
@@ -339,7 +481,65 @@ class TestRequests:
             assert all(expected in request for request in faulty.requests)
 
 
+REVOKE_TROUBLES: Final[list[tuple[Sequence[Step], str]]] = [
+    ([read, hang], "did not answer in time"),
+    ([read, reset], "broke off its answer"),
+    ([read, send(b"garbage\r\n\r\n")], "broke off its answer"),
+    ([read, slices(body(b"{}"), 1, 0.1)], "did not answer in time"),
+    ([read, send(body(b"", "503 Busy"))], "answered 503"),
+    ([read, send(body(b"<html>", "404 Not Found"))], "answered 404"),
+    ([read, send(body(b"", "307 Away"))], "answered 307"),
+    ([read, send(body(b'{"error": "invalid_client"}', "401 No"))], "says invalid_client"),
+    ([read, send(body(b'{"error": "unsupported_token_type"}', "400 No"))], "says unsupported_token_type"),
+    (
+        [read, send(body(b'{"error": "server_error", "error_description": "t0ken-canary"}'))],
+        "says server_error",
+    ),
+]
+
+
 class TestRevoke:
+    @pytest.mark.parametrize(("steps", "said"), REVOKE_TROUBLES)
+    async def test_every_trouble_is_a_sentence(self, steps: Sequence[Step], said: str) -> None:
+        async with FaultServer(list(steps)) as faulty, server_of(at(faulty), limit_s=0.5) as server:
+            problem = await server.revoke(Secret("t0ken-canary"), "refresh_token")
+        assert problem is not None
+        assert problem.startswith("the revocation endpoint ")
+        assert problem.endswith(": what the server issued stays good until it expires")
+        assert said in problem
+        assert "canary" not in problem
+        assert problem.isprintable()
+
+    @pytest.mark.parametrize(
+        "answer",
+        [body(b""), body(b"{}"), body(b"<html>"), body(b"null"), reply(b"", "204 Done", framing=None)],
+    )
+    async def test_done(self, answer: bytes) -> None:
+        """RFC 7009 section 2.2: the status says it."""
+        async with FaultServer([read, send(answer)]) as faulty, server_of(at(faulty)) as server:
+            assert await server.revoke(Secret("t"), "refresh_token") is None
+            assert faulty.connections == 1
+
+    async def test_threat_10_a_redirect_is_not_followed(self) -> None:
+        async with FaultServer([read, hang]) as elsewhere:
+            answer = reply(b"", "308 Away", f"Location: {elsewhere.url}/revoke")
+            async with FaultServer([read, send(answer)]) as faulty, server_of(at(faulty)) as server:
+                assert "308" in str(await server.revoke(Secret("t"), "refresh_token"))
+            assert elsewhere.connections == 0
+
+    async def test_a_hint_the_server_does_not_know_is_left_out(self) -> None:
+        no = body(b'{"error": "unsupported_token_type"}', "400 No")
+        async with (
+            FaultServer([read, send(no)], [read, send(body(b""))]) as faulty,
+            server_of(at(faulty)) as server,
+        ):
+            assert await server.revoke(Secret("t"), "refresh_token") is None
+            forms = [parse_qs(request.partition(b"\r\n\r\n")[2].decode()) for request in faulty.requests]
+        assert forms == [
+            {"token": ["t"], "token_type_hint": ["refresh_token"], "client_id": ["app-client"]},
+            {"token": ["t"], "client_id": ["app-client"]},
+        ]
+
     async def test_what_keeps_it_from_being_revoked_is_said(self) -> None:
         token = Secret("t0ken-canary")
         async with server_of(replace(SOURCE, token_endpoint="http://127.0.0.1:9/")) as server:
@@ -355,6 +555,28 @@ class TestRevoke:
     async def test_no_metadata_no_endpoint(self) -> None:
         async with server_of(replace(SOURCE, issuer=f"http://127.0.0.1:{refused_port()}")) as server:
             assert "cannot be reached" in str(await server.revoke(Secret("t"), "refresh_token"))
+
+
+def metadata(**changes: str) -> Step:
+    """Answer with metadata of the server that was asked, but for `changes`."""
+
+    async def step(peer: Peer) -> None:
+        await read(peer)
+        host = peer.received.partition(b"Host: ")[2].partition(b"\r\n")[0].decode()
+        document = {
+            "issuer": f"http://{host}",
+            "token_endpoint": f"http://{host}/token",
+            "authorization_endpoint": f"http://{host}/authorize",
+            "device_authorization_endpoint": f"http://{host}/device",
+            "revocation_endpoint": f"http://{host}/revoke",
+        }
+        await peer.send(body(json.dumps(document | changes).encode()))
+
+    return step
+
+
+async def revoke(server: OAuthServer) -> str | None:
+    return await server.revoke(Secret("t0ken-canary"), "refresh_token")
 
 
 class TestDescribe:
@@ -394,3 +616,86 @@ class TestDescribe:
             assert isinstance(described, Failure)
             assert "authorization_endpoint that" in described.reason
             assert [request.split()[0] for request in faulty.requests] == [b"GET"]
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "token_endpoint",
+            "authorization_endpoint",
+            "device_authorization_endpoint",
+            "revocation_endpoint",
+            "issuer",
+        ],
+    )
+    @pytest.mark.parametrize("ask", [*ASKING, revoke], ids=lambda ask: str(ask.__name__))
+    async def test_threat_6_no_request_leaves_for_hostile_metadata(
+        self, ask: Callable[[OAuthServer], Any], name: str
+    ) -> None:
+        async with FaultServer([read, hang]) as evil:
+            hostile = metadata(**{name: f"http://evil@127.0.0.1:{evil.port}/"})
+            async with FaultServer([hostile]) as faulty:
+                async with server_of(replace(SOURCE, issuer=faulty.url), limit_s=1.0) as server:
+                    await ask(server)
+                assert len(faulty.requests) == 1
+            assert evil.connections == 0
+
+    async def test_it_is_read_again_an_hour_later_when_a_login_begins(self) -> None:
+        clock = FakeClock()
+        async with (
+            FaultServer([metadata()]) as issuer,
+            server_of(replace(SOURCE, issuer=issuer.url), clock=clock) as server,
+        ):
+            first = await server.describe()
+            assert isinstance(first, Metadata)
+            clock.advance(3600)
+            assert await server.describe() is first
+            assert len(issuer.requests) == 1
+            clock.advance(1)
+            assert await server.known() is first
+            assert await server.describe() == first
+            assert len(issuer.requests) == 2
+            assert await server.describe() == first
+            assert len(issuer.requests) == 2
+
+    async def test_that_it_failed_is_not_remembered_and_what_was_known_is(self) -> None:
+        clock = FakeClock()
+        busy = [read, send(body(b"", "503 Busy"))]
+        async with (
+            FaultServer(busy, busy, [metadata()], busy) as issuer,
+            server_of(replace(SOURCE, issuer=issuer.url), clock=clock) as server,
+        ):
+            assert isinstance(await server.describe(), Failure)
+            found = await server.describe()
+            assert isinstance(found, Metadata)
+            clock.advance(3601)
+            assert isinstance(await server.describe(), Failure)
+            assert await server.known() is found
+
+    @pytest.mark.parametrize(
+        ("steps", "said"),
+        [
+            ([read, hang], "did not answer in time"),
+            ([read, reset], "broke off its answer"),
+            ([read, send(b"garbage\r\n\r\n")], "broke off its answer"),
+            ([read, send(body(b"<html>sign in</html>"))], "no JSON object"),
+            (
+                [
+                    read,
+                    send(b"HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n"),
+                    repeat(b"x" * MiB, 100),
+                ],
+                "no JSON",
+            ),
+            ([read, send(reply(b"", "302 Away", "Location: http://127.0.0.1:9/"))], "answered 302"),
+        ],
+        ids=["hang", "reset", "garbage", "HTML", "100 MB", "redirect"],
+    )
+    async def test_no_trouble_with_metadata_leads_to_a_login(self, steps: Sequence[Step], said: str) -> None:
+        async with FaultServer(list(steps)) as faulty:
+            async with server_of(replace(SOURCE, issuer=faulty.url), limit_s=0.3) as server:
+                described = await server.describe()
+                asked = [await ask(server) for ask in ASKING]
+            assert isinstance(described, Failure)
+            assert said in described.reason
+            assert all(said in failure.reason for failure in asked)
+            assert {request.split()[0] for request in faulty.requests} == {b"GET"}

@@ -178,11 +178,9 @@ class OAuthServer:
 
         A document that cannot be believed ends the search: such a server is asked nothing more.
         """
-        failures = []
+        limit_s, failures = min(METADATA_S, self._limit_s), []
         for url in well_known_urls(issuer):
-            reply = await exchange(
-                self.session, "GET", url, METADATA_S, headers=(("Accept", "application/json"),)
-            )
+            reply = await exchange(self.session, "GET", url, limit_s, (("Accept", "application/json"),))
             found, final = _parse(issuer, reply, self.clock.wall())
             if isinstance(found, Metadata) or final:
                 return found
