@@ -6,12 +6,14 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
-from oidc_peer import BASIC_CLIENT, POST_CLIENT, Client, OidcPeer, Pause, find_node, hash_of
+from oidc_peer import APP_CLIENT, BASIC_CLIENT, POST_CLIENT, Client, OidcPeer, Pause, find_node, hash_of
+from people import Person, parse_forms
 
 
 def is_running(pid: int) -> bool:
@@ -139,6 +141,60 @@ async def test_a_client_may_revoke_its_grant_itself(peer: OidcPeer) -> None:
     assert not await peer.introspect(reply.access_token)
     log = await peer.log()
     assert (log.grants_revoked, log.grants_revoked_by_reuse) == (1, 0)
+
+
+REDIRECT = "http://127.0.0.1:12345/-/callback"
+
+
+def authorize(peer: OidcPeer, **changes: str) -> str:
+    """The address at which a login of the public client begins."""
+    query = {
+        "response_type": "code",
+        "client_id": APP_CLIENT.client_id,
+        "redirect_uri": REDIRECT,
+        "scope": "openid",
+        "state": "s",
+        "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+        "code_challenge_method": "S256",
+    }
+    return f"{peer.issuer}/auth?" + urlencode(
+        {key: value for key, value in (query | changes).items() if value}
+    )
+
+
+async def test_a_person_logs_in_and_may_call_it_off(peer: OidcPeer) -> None:
+    async with Person("somebody") as person:
+        back = await person.log_in(authorize(peer), REDIRECT)
+        answer = parse_qs(urlsplit(back).query)
+        assert set(answer) == {"code", "state", "iss"}
+        assert answer["iss"] == [peer.issuer]
+    async with Person() as person:
+        back = await person.cancel(authorize(peer), REDIRECT)
+        assert parse_qs(urlsplit(back).query)["error"] == ["access_denied"]
+
+
+@pytest.mark.parametrize("missing", ["code_challenge", "code_challenge_method"])
+async def test_a_public_client_needs_pkce_with_s256(peer: OidcPeer, missing: str) -> None:
+    async with Person() as person:
+        back = await person.log_in(authorize(peer, **{missing: ""}), REDIRECT)
+    assert parse_qs(urlsplit(back).query)["error"] == ["invalid_request"]
+
+
+async def test_a_redirect_uri_may_have_any_port_but_no_other_path(peer: OidcPeer) -> None:
+    """RFC 8252 section 7.3."""
+    elsewhere = "http://127.0.0.1:12345/other"
+    async with Person() as person:
+        assert await person.log_in(authorize(peer), REDIRECT)
+        with pytest.raises(AssertionError, match="400 at"):
+            await person.log_in(authorize(peer, redirect_uri=elsewhere), elsewhere)
+
+
+def test_forms_are_found_in_a_page() -> None:
+    page = """<form action="/a"><input name="x" value="1"><input type=submit><button name=abort value=yes></form>
+        <input name="y"><form><input name="z"></form>"""
+    first, second = parse_forms(page)
+    assert (first.action, first.fields) == ("/a", {"x": "1", "abort": "yes", "y": ""})
+    assert (second.action, second.fields) == ("", {"z": ""})
 
 
 async def test_lifetimes_are_honoured() -> None:

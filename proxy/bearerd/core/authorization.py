@@ -195,7 +195,7 @@ def parse_pasted(text: str) -> Callback | Secret:
 def check_callback(callback: Callback, transaction: Transaction, server: Metadata, now: float) -> Secret:
     """The code, where `callback` is the answer to `transaction`. Raises CallbackRefused.
 
-    An `iss` has nothing to be compared with where the endpoints are configured without an issuer, and is passed over.
+    An `iss` has nothing to be compared with where the endpoints are configured in place of an issuer, and is passed over.
     """
     if not has_state(transaction, callback.state):
         raise CallbackRefused("the callback belongs to another login; begin again")
