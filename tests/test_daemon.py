@@ -13,13 +13,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from bearerd.alone import fetch_token
 from bearerd.assembly import build_policy, first_refresh_token, needs_vault
 from bearerd.core.accounts import Account, CommandSource, FileSource, Grant, OAuthSource, Source, StaticSource
 from bearerd.core.configuration import Configuration, Listen, Logging, Store
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import parse_route
 from bearerd.core.tokens import TokenSet
-from bearerd.daemon import Daemon, fetch_token, listen, raise_descriptor_limit
+from bearerd.daemon import Daemon, listen, raise_descriptor_limit
 from bearerd.demo.authorization_server import Lifetimes
 from bearerd.demo.world import Demo
 from bearerd.errors import ConfigError, LoginRequired, TokenUnavailable

@@ -27,12 +27,11 @@ from bearerd.control.pages import Pages
 from bearerd.control.rendezvous import Origin, VaultEntry
 from bearerd.control.socket import ControlSocket
 from bearerd.control.status import build_status
+from bearerd.control.terminal import TerminalLogins
 from bearerd.core.accounts import Account
 from bearerd.core.configuration import Configuration, Listen
-from bearerd.core.lifecycle import token_of
 from bearerd.core.reach import Reach, build_reach
-from bearerd.core.tokens import TokenSet
-from bearerd.errors import CannotListen, ConfigError, Interrupted
+from bearerd.errors import CannotListen, ConfigError
 from bearerd.forward.handler import Forwarder
 from bearerd.forward.spool import SpoolBudget
 from bearerd.forward.upstream import UpstreamPool
@@ -77,11 +76,8 @@ class Daemon:
         self._login_urls: dict[str, str] = {}
         self._front: Front
         self._shared: dict[VaultEntry, str] = {}
-        self._control = (
-            ControlSocket(origin, self._managers, self.status, self._control_defect, shared=self._shared)
-            if origin
-            else None
-        )
+        self._origin = origin
+        self._control: ControlSocket | None = None
         self.port = configuration.listen.port
 
     @property
@@ -116,8 +112,9 @@ class Daemon:
         loop = asyncio.get_running_loop()
         self._servers = [await loop.create_server(self._server, sock=sock) for sock in sockets]
         self._starting = asyncio.create_task(self._start_accounts())
-        if self._control is not None:
-            self._control.start(os.environ)
+        if self._origin is not None:
+            terminals = TerminalLogins(self.logins, reach.landings, reach.login_urls)
+            self._control = self._build_control(self._origin, terminals).start(os.environ)
         self._log.info("daemon.listening", addresses=self.addresses)
 
     async def started(self) -> None:
@@ -163,6 +160,16 @@ class Daemon:
         states = {name: manager.state for name, manager in self._managers.items()}
         now = self._clock.wall()
         return build_status(states, self._configuration.routes, self.addresses, now, self._login_urls)
+
+    def _build_control(self, origin: Origin, terminals: TerminalLogins) -> ControlSocket:
+        return ControlSocket(
+            origin,
+            self._managers,
+            self.status,
+            self._control_defect,
+            shared=self._shared,
+            terminals=terminals,
+        )
 
     def _control_defect(self, exc: Exception) -> None:
         self._log.error("control.defect", trace=frames(exc))
@@ -265,45 +272,6 @@ def raise_descriptor_limit() -> None:
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-async def fetch_token(
-    configuration: Configuration, account: Account, *, min_valid_s: float = 0.0, force: bool = False
-) -> TokenSet:
-    """One token of `account`, for a process that ends after it. Raises TokenError, StoreError.
-
-    SIGTERM and SIGHUP end it with Interrupted, once what a refresh under way gives has been saved.
-    """
-    _cancel_at(signal.SIGTERM, signal.SIGHUP)
-    vault = Vault(configuration.store) if needs_vault(account, configuration.store) else None
-    manager = build_manager(account, SystemClock(), vault, stays=False)
-    try:
-        if vault is not None:
-            await vault.key()
-        await manager.start(first_refresh_token(account))
-        token = await (manager.refresh() if force else manager.token(min_valid_s))
-    except asyncio.CancelledError:
-        raise Interrupted("interrupted; what had been sent was waited for") from None
-    finally:
-        await manager.aclose()
-    # A refresh that was due has been waited for just now, and its token lasts longer than the one in force before.
-    return token_of(manager.state) or token
-
-
-def _cancel_at(*numbers: signal.Signals) -> None:
-    """The first of these signals cancels this task; the next are ignored."""
-    loop = asyncio.get_running_loop()
-    waiting = [asyncio.current_task(loop)]
-
-    def cancel() -> None:
-        while waiting:
-            task = waiting.pop()
-            if task is not None:
-                task.cancel()
-
-    for number in numbers:
-        with suppress(NotImplementedError):  # Windows
-            loop.add_signal_handler(number, cancel)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -20,6 +20,7 @@ from bearerd.stores.memory import MemoryLock, MemoryStore
 from bearerd.tokens.logins import (
     ABANDONED,
     EXPIRED,
+    GIVEN_UP,
     NO_STATE,
     NOT_YOURS,
     REPLACED,
@@ -533,7 +534,7 @@ class TestLogout:
         async with world() as made:
             await made.log_in()
             made.store.full = "no room"
-            assert await made.logins.logout("work") == LogoutReport(True, "no room")
+            assert await made.logins.logout("work") == LogoutReport(True, "no room", wiped=False)
             assert made.server.revoked == [("refresh_token", "refresh-1")]
             with pytest.raises(LoginRequired, match="logged out"):
                 await made.manager.token()
@@ -575,18 +576,22 @@ class TestLogout:
             await made.logins.logout("work")
             assert made.server.revoked == [("access_token", "alone")]
 
-    async def test_it_ends_a_login_under_way(self) -> None:
+    async def test_it_ends_a_login_under_way_and_tells_who_waits_for_it(self) -> None:
         async with world() as made:
+            waiting = asyncio.create_task(made.logins.wait("work"))
+            await turns()
             callback = await made.begin()
             await made.logins.logout("work")
             assert await refused(made, callback) == UNKNOWN
+            with pytest.raises(LoginFailed, match=GIVEN_UP):
+                await waiting
 
     async def test_a_refresh_that_hangs_is_not_waited_for_without_end(self) -> None:
         async with world(logout_s=0.05) as made:
             await made.log_in()
             made.refreshes.gate.clear()
             await made.later(599)
-            assert await made.logins.logout("work") == LogoutReport(False, STILL_REFRESHING)
+            assert await made.logins.logout("work") == LogoutReport(False, STILL_REFRESHING, wiped=False)
             made.refreshes.gate.set()
             await turns()
             assert made.server.revoked == [("refresh_token", "rotated")]

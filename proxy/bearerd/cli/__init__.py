@@ -11,7 +11,10 @@ import click
 from bearerd import __version__
 from bearerd.errors import BearerdError, ConfigError, LoginRequired
 
-COMMANDS: Final = ("run", "demo", "token", "refresh", "status", "exec", "init", "config", "doctor", "store")
+COMMANDS: Final = (
+    *("run", "demo", "login", "logout", "token", "refresh", "status"),
+    *("exec", "init", "config", "doctor", "store"),
+)
 """Modules of this package, each with a click command named `command`."""
 
 config_option: Final[Callable[[Callable[..., Any]], Callable[..., Any]]] = click.option(

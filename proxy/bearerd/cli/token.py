@@ -89,7 +89,7 @@ def obtain_token(
 
 
 def _fetch_alone(name: str, path: Path | None, *, min_valid_s: float, force: bool) -> HandedToken:
-    from bearerd import daemon, logs
+    from bearerd import alone, daemon, logs
     from bearerd.core.configuration import Logging
     from bearerd.settings import load
 
@@ -100,7 +100,7 @@ def _fetch_alone(name: str, path: Path | None, *, min_valid_s: float, force: boo
         raise click.BadParameter(f"there is no account {name}; there is {known}", param_hint="ACCOUNT")
     _refuse_single_use(account, configuration.store)
     logs.configure(Logging(level="critical"))
-    fetching = daemon.fetch_token(configuration, account, min_valid_s=min_valid_s, force=force)
+    fetching = alone.fetch_token(configuration, account, min_valid_s=min_valid_s, force=force)
     token = daemon.run(fetching)
     return HandedToken(name, token.access_token, token.expires_at)
 

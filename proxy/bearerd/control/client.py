@@ -41,7 +41,7 @@ class Daemons:
     def __init__(self, environ: Mapping[str, str], *, token_s: float = TOKEN_S) -> None:
         self._token_s = token_s
         self.warning: str | None = None
-        self._sockets: list[Path] = []
+        self.sockets: list[Path] = []
         if not has_sockets():
             return
         folder = runtime_folder(environ)
@@ -53,7 +53,7 @@ class Daemons:
         except Unusable as problem:
             self.warning = f"running daemons are not asked: {problem}"
             return
-        self._sockets = sorted(folder / name for name in names if name.endswith(ENDING))
+        self.sockets = sorted(folder / name for name in names if name.endswith(ENDING))
 
     def fetch_token(
         self, account: str, origin: Origin, *, min_valid_s: float = 0.0, force: bool = False
@@ -91,7 +91,7 @@ class Daemons:
 
     def _ask(self, request: Mapping[str, object], limit_s: float) -> Iterator[dict[str, Any]]:
         line = json.dumps(request).encode() + b"\n"
-        for path in self._sockets:
+        for path in self.sockets:
             try:
                 reply = json.loads(_converse(path, line, limit_s))
             except (OSError, ValueError, RecursionError):

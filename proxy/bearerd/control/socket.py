@@ -1,7 +1,7 @@
-"""The control socket of a daemon: `bearerd token`, `status` and `refresh` ask here.
+"""The control socket of a daemon: `bearerd token`, `status`, `refresh`, `login` and `logout` ask here.
 
-One line of JSON in, one out, then the connection ends. Only this user and root may connect, and a peer may be slow,
-silent or senseless: it costs one of a few connections, for a short time.
+One line of JSON in, one out, then the connection ends; a login is a longer conversation. Only this user and root may
+connect, and a peer may be slow, silent or senseless: it costs one of a few connections, for a short time.
 """
 
 import asyncio
@@ -29,11 +29,13 @@ from bearerd.control.rendezvous import (
     opened,
     runtime_folder,
 )
+from bearerd.control.terminal import WAYS, TerminalLogins, advise
 from bearerd.core.tokens import TokenSet
 from bearerd.errors import LoginRequired, TokenUnavailable
 from bearerd.tokens.manager import TokenManager
 
 CONNECTIONS: Final = 64
+LOGINS: Final = 8  # of them may be logins, which last
 LINE_LIMIT: Final = 64 << 10
 ASK_S: Final = 5.0
 ANSWER_S: Final = 10.5  # a call waits 10 s for a refresh; what comes before it is an account's start
@@ -50,9 +52,9 @@ DEFECT: Final[Reply] = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client wants. `do` is token, refresh, loan or status; `account` is empty for the last two.
+    """What a client wants. `do` is token, refresh, login, logout, loan or status; the last two have no `account`.
 
-    `entry` is what a loan is asked for.
+    `entry` is what a loan is asked for, `way` how to log in.
     """
 
     do: str
@@ -60,6 +62,7 @@ class Request:
     origin: Origin = field(default_factory=Origin)
     min_valid_s: float = 0.0
     entry: VaultEntry | None = None
+    way: str = ""
 
 
 def parse_request(line: bytes) -> Request | None:
@@ -81,6 +84,14 @@ def parse_request(line: bytes) -> Request | None:
             "min_valid_s": int() | float() as min_valid_s,
         }:
             return Request(do, account, Origin(file, overrides), min_valid_s)
+        case {
+            "do": "login" | "logout" as do,
+            "account": str(account),
+            "config": str() | None as file,
+            "overrides": str(overrides),
+            "way": str(way),
+        } if way in WAYS:
+            return Request(do, account, Origin(file, overrides), way=way)
         case _:
             return None
 
@@ -104,6 +115,7 @@ class ControlSocket:
         ask_s: float = ASK_S,
         answer_s: float = ANSWER_S,
         shared: Mapping[VaultEntry, str] = MappingProxyType({}),
+        terminals: TerminalLogins | None = None,
     ) -> None:
         self._origin = origin
         self._managers = managers
@@ -112,6 +124,8 @@ class ControlSocket:
         self._ask_s = ask_s
         self._answer_s = answer_s
         self._shared = shared
+        self._terminals = terminals
+        self._conversations = 0
         self._log = structlog.get_logger("bearerd.control")
         self._socket: socket.socket | None = None
         self._path = Path()
@@ -164,16 +178,14 @@ class ControlSocket:
             talk.add_done_callback(self._talks.discard)
 
     async def _talk(self, peer: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+        talk = _Talk(peer)
         with peer, suppress(OSError, TimeoutError):
             async with asyncio.timeout(self._ask_s):
-                await loop.sock_sendall(peer, GREETING)
-                line = await _read_line(peer)
-            reply = await self._answer(line)
-            async with asyncio.timeout(TELL_S):
-                await loop.sock_sendall(peer, json.dumps(reply).encode() + b"\n")
+                await talk.send(GREETING)
+                line = await talk.read_line()
+            await talk.say(await self._answer(line, talk))
 
-    async def _answer(self, line: bytes) -> Reply:
+    async def _answer(self, line: bytes, talk: "_Talk") -> Reply:
         request = parse_request(line)
         if request is None:
             return BAD_REQUEST
@@ -186,10 +198,27 @@ class ControlSocket:
             manager = self._managers.get(request.account)
             if manager is None or not self._origin.answers(request.origin):
                 return NOT_MINE
+            if request.do in {"login", "logout"}:
+                return await self._log_in_or_out(request, talk)
             return await self._obtain(manager, request)
         except Exception as exc:  # noqa: BLE001  # one question's defect must not show its values, nor end the daemon
             self._defect(exc)
             return DEFECT
+
+    async def _log_in_or_out(self, request: Request, talk: "_Talk") -> Reply:
+        if self._terminals is None:
+            return NOT_MINE
+        if request.do == "logout":
+            return await self._terminals.log_out(request.account)
+        if self._conversations >= LOGINS:
+            return _unavailable("too many logins are under way", 10.0)
+        self._conversations += 1
+        try:
+            return await self._terminals.log_in(request.account, request.way, talk.say, talk.hear)
+        except OSError:  # nobody listens any more
+            return DEFECT
+        finally:
+            self._conversations -= 1
 
     def _lend(self, entry: VaultEntry) -> Reply:
         manager = self._managers.get(self._shared.get(entry, ""))
@@ -211,7 +240,9 @@ class ControlSocket:
                 wanted = manager.refresh() if request.do == "refresh" else manager.token(request.min_valid_s)
                 return _tell(await wanted)
         except LoginRequired as problem:
-            return {"error": {"kind": "login_required", "text": str(problem)}}
+            can = self._terminals is not None and request.account in self._terminals.accounts
+            text = advise(request.account, str(problem)) if can else str(problem)
+            return {"error": {"kind": "login_required", "text": text}}
         except TokenUnavailable as problem:
             return _unavailable(str(problem), problem.retry_after_s)
         except TimeoutError:
@@ -226,16 +257,43 @@ def _unavailable(text: str, retry_after_s: float) -> Reply:
     return {"error": {"kind": "unavailable", "text": text, "retry_after_s": retry_after_s}}
 
 
-async def _read_line(peer: socket.socket) -> bytes:
-    """Up to a line's end. Raises ConnectionAbortedError where it does not come, or is too long."""
-    loop = asyncio.get_running_loop()
-    data = bytearray()
-    while b"\n" not in data:
-        chunk = await loop.sock_recv(peer, LINE_LIMIT)
-        data += chunk
-        if not chunk or len(data) > LINE_LIMIT:
-            raise ConnectionAbortedError
-    return bytes(data)
+class _Talk:
+    """A connection, line by line."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        self._peer = peer
+        self._data = bytearray()
+
+    async def send(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._peer, data)
+
+    async def say(self, reply: Reply) -> None:
+        async with asyncio.timeout(TELL_S):
+            await self.send(json.dumps(reply).encode() + b"\n")
+
+    async def hear(self) -> str | None:
+        """What a person has pasted at the other end; None where that has gone, or makes no sense."""
+        try:
+            heard = json.loads(await self.read_line())
+        except (OSError, ValueError, RecursionError):
+            return None
+        match heard:
+            case {"pasted": str(text)}:
+                return text
+            case _:
+                return None
+
+    async def read_line(self) -> bytes:
+        """Up to a line's end. Raises ConnectionAbortedError where it does not come, or is too long."""
+        loop = asyncio.get_running_loop()
+        while b"\n" not in self._data:
+            chunk = await loop.sock_recv(self._peer, LINE_LIMIT)
+            self._data += chunk
+            if not chunk or len(self._data) > LINE_LIMIT:
+                raise ConnectionAbortedError
+        line, _, rest = self._data.partition(b"\n")
+        self._data = rest
+        return bytes(line)
 
 
 def listen(path: Path) -> socket.socket:

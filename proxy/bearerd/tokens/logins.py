@@ -41,6 +41,7 @@ NOT_YOURS: Final = "this login was begun elsewhere and can only end there; begin
 EXPIRED: Final = "the login was not finished within ten minutes; begin again"
 REPLACED: Final = "another login of this account was begun meanwhile; go on with that one"
 ABANDONED: Final = "the login was given up where it was begun"
+GIVEN_UP: Final = "the account was logged out meanwhile"
 NO_STATE: Final = "the server wants its address checked: paste the whole address, not the code alone"
 STILL_REFRESHING: Final = (
     "a refresh is still under way; what comes of it is revoked and wiped when it has ended"
@@ -69,10 +70,11 @@ class LoggedIn:
 
 @dataclass(frozen=True, slots=True)
 class LogoutReport:
-    """`problem` says what the server or the store still has of the login, and why."""
+    """`problem` says what the server or the store still has of the login, and why; `wiped` is of the store."""
 
     revoked: bool
     problem: str | None = None
+    wiped: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +237,14 @@ class Logins:
         party = self._parties.get(account)
         if party is None:
             raise LoginFailed(f"account {account} has no login that could be given up")
-        self._drop(account)
+        if account in self._pending:
+            self._drop(account)
+            self._failed(account, LoginFailed(GIVEN_UP))
         try:
             async with asyncio.timeout(self._logout_s):
                 return await self._run(_log_out(party))
         except TimeoutError:
-            return LogoutReport(revoked=False, problem=STILL_REFRESHING)
+            return LogoutReport(revoked=False, problem=STILL_REFRESHING, wiped=False)
 
     def _interactive(self, account: str) -> Party:
         party = self._parties.get(account)
@@ -316,10 +320,10 @@ async def _log_out(party: Party) -> LogoutReport:
     wiped = await party.manager.logout()
     last = wiped.last
     if last is None:
-        return LogoutReport(revoked=False, problem=wiped.problem)
+        return LogoutReport(revoked=False, problem=wiped.problem, wiped=wiped.problem is None)
     if last.refresh_token:
         unrevoked = await party.server.revoke(last.refresh_token, "refresh_token")
     else:
         unrevoked = await party.server.revoke(last.access_token, "access_token")
     problems = [problem for problem in (wiped.problem, unrevoked) if problem]
-    return LogoutReport(unrevoked is None, "; ".join(problems) or None)
+    return LogoutReport(unrevoked is None, "; ".join(problems) or None, wiped.problem is None)

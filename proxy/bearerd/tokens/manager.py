@@ -121,6 +121,10 @@ class TokenManager:
             self._dispatch(Started(token, self._draw()))
         self._started.set()
 
+    def start_idle(self) -> None:
+        """In place of `start`, for a process that only logs in or out: nothing is read, and nothing refreshed."""
+        self._started.set()
+
     async def aclose(self) -> None:
         """Stop the timer and wait for a refresh in flight: what has left must be saved."""
         self._closed = True
