@@ -100,8 +100,10 @@ async def log_out(configuration: Configuration, account: Account) -> Reply:
 async def log_in(configuration: Configuration, account: Account, way: str, say: Say, hear: Hear) -> Reply:
     """As `TerminalLogins.log_in`; a browser comes back to a listener of our own, which is open before it is opened.
 
-    Raises BearerdError where that cannot even be tried.
+    SIGTERM and SIGHUP cancel it, once what a code has been redeemed for is saved. Raises BearerdError where it cannot
+    even be tried.
     """
+    _cancel_at(signal.SIGTERM, signal.SIGHUP)
     landing = _find_landing(configuration, account)
     binding = Secret(secrets.token_urlsafe(32))
     async with AsyncExitStack() as stack:

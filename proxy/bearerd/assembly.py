@@ -14,12 +14,14 @@ from bearerd.core.accounts import Account, CommandSource, FileSource, OAuthSourc
 from bearerd.core.configuration import Store
 from bearerd.core.lifecycle import (
     Event,
+    LoggedOut,
     LoginRequired,
     Policy,
     RefreshFailed,
     RefreshSucceeded,
     State,
     TokenBorrowed,
+    TokenStored,
 )
 from bearerd.core.redaction import Secret
 from bearerd.core.vault import Key, build_identity
@@ -67,7 +69,6 @@ class AccountLog:
         self._log = structlog.get_logger("bearerd.tokens").bind(account=account)
 
     def changed(self, before: State, event: Event, after: State) -> None:
-        del before
         if self._heed is not None:
             self._heed(self._account, after)
         match event:
@@ -77,10 +78,13 @@ class AccountLog:
                 )
             case TokenBorrowed(token=token):
                 self._log.info("token.borrowed", generation=token.generation)
+            case TokenStored(token=token):
+                self._log.info("token.stored", generation=token.generation)
             case RefreshFailed(failure=failure):
                 self._log.warning("token.refresh_failed", kind=str(failure.kind), reason=failure.reason)
-        if isinstance(after, LoginRequired):
-            self._log.error("token.login_required", reason=after.reason)
+        if isinstance(after, LoginRequired) and not isinstance(before, LoginRequired):
+            tell = self._log.info if isinstance(event, LoggedOut) else self._log.error
+            tell("token.login_required", reason=after.reason)
 
     def unsaved(self, reason: str | None) -> None:
         if reason is None:

@@ -2,20 +2,18 @@
 
 import asyncio
 import json
-import os
 import re
 import socket
 import sys
-import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from commands import Ended, run
 from daemons import RunningDaemon
 
 STATIC = """
@@ -26,44 +24,14 @@ upstream = "http://127.0.0.1:9"
 """
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A process that has ended."""
-
-    status: int
-    out: str
-    err: str
-
-
-def environment(home: Path) -> Mapping[str, str]:
-    """An empty home, and none of this machine's settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("BEARERD_")}
-    return kept | {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "config")}
-
-
-async def bearerd(home: Path, *words: str | Path) -> Ended:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bearerd", *map(str, words)),
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-        env=environment(home),
-    )
-    async with asyncio.timeout(30):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
-
-
 @asynccontextmanager
-async def demo(home: Path, *words: str) -> AsyncIterator[str]:
+async def demo(*words: str) -> AsyncIterator[str]:
     """A demo that runs, as what it printed; it ends by SIGTERM and with status 0."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bearerd", *words),
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=DEVNULL,
-        env=environment(home),
     )
     assert process.stdout is not None
     try:
@@ -90,14 +58,6 @@ async def shell(command: str) -> str:
     return out.decode()
 
 
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nobody else's daemons, and a name short enough for a socket."""
-    with tempfile.TemporaryDirectory(prefix="run-") as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        yield
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "given.toml"
@@ -108,7 +68,7 @@ def file(tmp_path: Path) -> Path:
 
 class TestRun:
     async def test_without_a_configuration_it_names_the_ways_out(self, tmp_path: Path) -> None:
-        ended = await bearerd(tmp_path, "run")
+        ended = await run("run")
         assert ended.status == 78
         assert ended.out == ""
         first, *rest = ended.err.splitlines()
@@ -118,19 +78,19 @@ class TestRun:
         )
         assert any("[accounts.work]" in line for line in rest)
 
-    async def test_a_port_in_use_is_one_line_and_status_78(self, tmp_path: Path, file: Path) -> None:
+    async def test_a_port_in_use_is_one_line_and_status_78(self, file: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            ended = await bearerd(tmp_path, "run", "-c", file, "--port", str(port))
+            ended = await run("run", "-c", file, "--port", str(port))
         assert (ended.status, ended.out) == (78, "")
         assert ended.err == (
             f"bearerd: listen.port: {port} on 127.0.0.1 is in use by another program; "
             "stop it, or choose another with --port or listen.port\n"
         )
 
-    async def test_a_bad_file_is_one_line_per_problem_and_status_78(self, tmp_path: Path, file: Path) -> None:
+    async def test_a_bad_file_is_one_line_per_problem_and_status_78(self, file: Path) -> None:
         file.write_text(STATIC.replace("upstream", "upstreem"))
-        ended = await bearerd(tmp_path, "run", "-c", file)
+        ended = await run("run", "-c", file)
         assert ended.status == 78
         assert len(ended.err.splitlines()) == 2
         assert "did you mean" in ended.err
@@ -155,7 +115,7 @@ class TestRun:
             account = "me"
         """
         async with RunningDaemon(tmp_path, login) as daemon:
-            status = await bearerd(tmp_path, "status", "--port", str(daemon.port))
+            status = await run("status", "--port", str(daemon.port))
             assert status.out.endswith("me: nobody has logged in yet; run: bearerd login me\n")
         assert f"Account me needs a login: {daemon.url}/-/login/me\n" in daemon.log
 
@@ -167,10 +127,8 @@ class TestRun:
 
 class TestDemo:
     @pytest.mark.parametrize("words", [("demo",), ("run", "--or-demo")], ids=" ".join)
-    async def test_the_commands_it_prints_work_as_they_stand(
-        self, tmp_path: Path, words: tuple[str, ...]
-    ) -> None:
-        async with demo(tmp_path, *words, "--port", "0") as printed:
+    async def test_the_commands_it_prints_work_as_they_stand(self, words: tuple[str, ...]) -> None:
+        async with demo(*words, "--port", "0") as printed:
             hello, watch, revoke = (line.strip() for line in printed.splitlines() if line.startswith("  "))
             answer = json.loads(await shell(hello))
             assert answer["method"] == "GET"
@@ -182,22 +140,22 @@ class TestDemo:
             after = (await shell(revoke)).split("}")[1] + "}"
             assert json.loads(after)["token_fingerprint"] != answer["token_fingerprint"]
 
-    async def test_with_a_configuration_the_demo_is_not_run(self, tmp_path: Path, file: Path) -> None:
+    async def test_with_a_configuration_the_demo_is_not_run(self, file: Path) -> None:
         file.write_text("nonsense")
-        ended = await bearerd(tmp_path, "run", "--or-demo", "-c", file)
+        ended = await run("run", "--or-demo", "-c", file)
         assert ended.status == 78
 
 
 class TestToken:
-    async def test_raw_is_the_token_and_a_newline_and_nothing_else(self, tmp_path: Path, file: Path) -> None:
-        assert await bearerd(tmp_path, "token", "work", "-c", file) == Ended(0, "the-static-token\n", "")
+    async def test_raw_is_the_token_and_a_newline_and_nothing_else(self, file: Path) -> None:
+        assert await run("token", "work", "-c", file) == Ended(0, "the-static-token\n", "")
 
-    async def test_header(self, tmp_path: Path, file: Path) -> None:
-        ended = await bearerd(tmp_path, "token", "work", "-c", file, "--format", "header")
+    async def test_header(self, file: Path) -> None:
+        ended = await run("token", "work", "-c", file, "--format", "header")
         assert ended == Ended(0, "Authorization: Bearer the-static-token\n", "")
 
-    async def test_json(self, tmp_path: Path, file: Path) -> None:
-        ended = await bearerd(tmp_path, "token", "work", "-c", file, "--format", "json")
+    async def test_json(self, file: Path) -> None:
+        ended = await run("token", "work", "-c", file, "--format", "json")
         document = json.loads(ended.out)
         assert document["format_version"] == 1
         assert document["access_token"] == "the-static-token"
@@ -205,28 +163,24 @@ class TestToken:
         assert document["expires"].endswith("+00:00")
         assert document["expires_at"] > 0
 
-    async def test_an_unknown_account_is_a_usage_error_that_lists_the_known(
-        self, tmp_path: Path, file: Path
-    ) -> None:
-        ended = await bearerd(tmp_path, "token", "wrok", "-c", file)
+    async def test_an_unknown_account_is_a_usage_error_that_lists_the_known(self, file: Path) -> None:
+        ended = await run("token", "wrok", "-c", file)
         assert (ended.status, ended.out) == (2, "")
         assert "there is no account wrok; there is work" in ended.err
 
-    async def test_a_single_use_refresh_token_is_not_spent(self, tmp_path: Path, file: Path) -> None:
+    async def test_a_single_use_refresh_token_is_not_spent(self, file: Path) -> None:
         """Nothing listens at the token endpoint: were it asked, the error would be another."""
         file.write_text(
             '[accounts.work]\nrefresh_token = "r"\nclient_id = "c"\ntoken_endpoint = "http://127.0.0.1:9/token"\n'
             '[routes."/"]\nupstream = "http://127.0.0.1:9"\n[store]\nkind = "memory"\n'
         )
-        ended = await bearerd(tmp_path, "token", "work", "-c", file)
+        ended = await run("token", "work", "-c", file)
         assert (ended.status, ended.out) == (1, "")
         assert "its successor would be lost" in ended.err
 
-    async def test_a_source_that_gives_nothing_is_an_error_on_standard_error(
-        self, tmp_path: Path, file: Path
-    ) -> None:
+    async def test_a_source_that_gives_nothing_is_an_error_on_standard_error(self, file: Path) -> None:
         file.write_text(STATIC.replace('token = "the-static-token"', 'command = ["false"]'))
-        ended = await bearerd(tmp_path, "token", "work", "-c", file)
+        ended = await run("token", "work", "-c", file)
         assert (ended.status, ended.out) == (1, "")
         assert ended.err.endswith("bearerd: the command ended with status 1; run it by hand to see why\n")
 
@@ -236,8 +190,8 @@ class TestStatus:
         async with RunningDaemon(tmp_path, STATIC) as daemon:
             async with aiohttp.ClientSession() as session, session.get(f"{daemon.url}/x") as response:
                 assert response.status == 502
-            table = await bearerd(tmp_path, "status", "--port", str(daemon.port))
-            document = await bearerd(tmp_path, "status", "--port", str(daemon.port), "--json")
+            table = await run("status", "--port", str(daemon.port))
+            document = await run("status", "--port", str(daemon.port), "--json")
         header, row = table.out.splitlines()
         assert header.split("  ")[0] == "ACCOUNT"
         assert re.fullmatch(r"work +active +\d+ s +\S+\+00:00", row)
@@ -249,19 +203,19 @@ class TestStatus:
         async with RunningDaemon(tmp_path, toml) as daemon:
             async with aiohttp.ClientSession() as session, session.get(f"{daemon.url}/x") as response:
                 assert response.status == 503
-            ended = await bearerd(tmp_path, "status", "--port", str(daemon.port))
+            ended = await run("status", "--port", str(daemon.port))
         assert ended.out.splitlines()[1].split() == ["work", "waiting", "-", "-"]
         assert ended.out.splitlines()[2] == "work: the command ended with status 1; run it by hand to see why"
 
-    async def test_no_daemon_is_an_error_that_says_how_to_start_one(self, tmp_path: Path, file: Path) -> None:
+    async def test_no_daemon_is_an_error_that_says_how_to_start_one(self, file: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
         expected = Ended(1, "", f"bearerd: no bearerd answers on port {port}; start one with: bearerd run\n")
-        assert await bearerd(tmp_path, "status", "--port", str(port)) == expected
+        assert await run("status", "--port", str(port)) == expected
         file.write_text(f"[listen]\nport = {port}\n{STATIC}")
-        assert await bearerd(tmp_path, "status", "-c", file) == expected
+        assert await run("status", "-c", file) == expected
 
-    async def test_another_program_on_the_port_is_not_taken_for_one(self, tmp_path: Path) -> None:
+    async def test_another_program_on_the_port_is_not_taken_for_one(self) -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
@@ -270,4 +224,4 @@ class TestStatus:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            assert (await bearerd(tmp_path, "status", "--port", str(port))).status == 1
+            assert (await run("status", "--port", str(port))).status == 1

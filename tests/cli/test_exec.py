@@ -5,9 +5,8 @@ import json
 import os
 import signal
 import sys
-import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
@@ -123,14 +122,6 @@ class TestEnvironment:
     )
     def test_no_proxy_comes_between(self, given: Mapping[str, str], expected: str | None) -> None:
         assert build_environment(given, {}).get("no_proxy") == expected
-
-
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nobody else's daemons, and a name short enough for a socket."""
-    with tempfile.TemporaryDirectory(prefix="exec-") as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        yield
 
 
 def test_variables_of_routes_by_their_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,17 +7,16 @@ import resource
 import signal
 import socket
 import sys
-import tempfile
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from bearerd.demo.authorization_server import Lifetimes
 from bearerd.demo.world import Demo
+from commands import Ended, run, write
 from daemons import RunningDaemon
 from faults import FaultServer, reply, serve
 
@@ -36,41 +35,6 @@ upstream = "http://127.0.0.1:9"
 SLOW_TO_IMPORT = ("aiohttp", "asyncio", "cryptography", "pydantic", "structlog", "uvloop")
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A process that has ended."""
-
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A runtime folder of a short name, an empty home, and none of this machine's settings."""
-    for name in [name for name in os.environ if name.startswith("BEARERD_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    with tempfile.TemporaryDirectory(prefix="run-") as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        yield Path(folder)
-
-
-async def run(*words: str | Path, stdin: str = "", python: tuple[str, ...] = (), **variables: str) -> Ended:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *python, "-m", "bearerd", *map(str, words)),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-        env=os.environ | variables,
-    )
-    async with asyncio.timeout(60):
-        out, err = await process.communicate(stdin.encode())
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
-
-
 def sockets(runtime: Path) -> list[Path]:
     return sorted((runtime / "bearerd").iterdir())
 
@@ -78,13 +42,6 @@ def sockets(runtime: Path) -> list[Path]:
 def calls(folder: Path) -> int:
     """How often the command of `COUNTING` has run."""
     return (folder / "calls").read_text().count("x")
-
-
-def write(folder: Path, toml: str) -> Path:
-    file = folder / "bearerd.toml"
-    file.write_text(toml)
-    file.chmod(0o600)
-    return file
 
 
 class TestWithADaemon:

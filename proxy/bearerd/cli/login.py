@@ -44,7 +44,7 @@ def command(account: str | None, path: Path | None, *, device: bool, no_browser:
     name = account or find_only(path)
     try:
         tell_done(asyncio.run(log_in(name, path, way)))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         click.echo("\nbearerd: the login was given up", err=True)
         raise click.exceptions.Exit(130) from None
 

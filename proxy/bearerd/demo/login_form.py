@@ -1,6 +1,7 @@
 """The pages of the demo's authorization server."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,7 +20,6 @@ _CARRIED: Final = (
     "code_challenge",
     "code_challenge_method",
 )
-_BRAND_LINK: Final = b'<a class="brand" href="/-/">'
 
 
 def build_form(parameters: Mapping[str, str]) -> Page:
@@ -55,7 +55,7 @@ def build_form(parameters: Mapping[str, str]) -> Page:
                         autofocus=True,
                     ),
                     element(
-                        "p",
+                        "div",
                         element("button", "Log in", name="decision", value="allow", class_="button"),
                         element(
                             "button",
@@ -75,12 +75,13 @@ def build_form(parameters: Mapping[str, str]) -> Page:
             ),
         ),
         form=True,
+        alone=True,
     )
 
 
 def build_refusal(reason: str) -> Page:
     """For a request that must not be answered by a redirect."""
-    return build_message("This login cannot begin", element("p", f"{reason}."))
+    return replace(build_message("This login cannot begin", element("p", f"{reason}.")), alone=True)
 
 
 def answer_page(page: Page, status: int = 200, form_action: str | None = None) -> web.Response:
@@ -91,6 +92,4 @@ def answer_page(page: Page, status: int = 200, form_action: str | None = None) -
         allowed = f"form-action 'self' {parts.scheme}://{parts.netloc}"
         policy = headers["Content-Security-Policy"]
         headers["Content-Security-Policy"] = policy.replace("form-action 'self'", allowed)
-    # The header is not a way to a daemon's status page: this is another server.
-    body = render(page).replace(_BRAND_LINK, b'<a class="brand">')
-    return web.Response(body=body, status=status, headers=headers)
+    return web.Response(body=render(page), status=status, headers=headers)
