@@ -3,8 +3,11 @@
 import asyncio
 import os
 import re
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -58,15 +61,15 @@ class RunningDaemon:
             async with asyncio.timeout(START_S):
                 await self._ready.wait()
         except TimeoutError:
-            await self._end()
+            await self.end()
             raise RuntimeError(f"bearerd did not start. It said:\n{self.log}") from None
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        status = await self._end()
+        status = await self.end()
         assert status == 0, f"bearerd ended with status {status}. It said:\n{self.log}"
 
-    async def _end(self) -> int:
+    async def end(self) -> int:
         if self._process.returncode is None:
             self._process.terminate()
         try:
@@ -87,3 +90,19 @@ class RunningDaemon:
                 self.port = int(found[1])
                 self._ready.set()
         self._ready.set()
+
+
+@asynccontextmanager
+async def killed(daemon: RunningDaemon) -> AsyncIterator[None]:
+    """A daemon that is given no time to end."""
+    await daemon.__aenter__()
+    try:
+        yield
+    finally:
+        await kill(daemon)
+
+
+async def kill(daemon: RunningDaemon) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(daemon.pid, signal.SIGKILL)
+    assert await daemon.end() == -signal.SIGKILL

@@ -17,7 +17,7 @@ class LoginServer:
     """Serves between ``__aenter__`` and ``__aexit__``. Codes are good once, and only with their verifier.
 
     `token_requests` and `revoked` are what arrived; `error` is what the token endpoint says instead of tokens. The
-    person is called `subject`. With `denial` nobody is let in, for that reason. `valid` are the access tokens in force.
+    person is called `subject`, and sent to `authorization_endpoint` where that is given. With `denial` nobody is let in, for that reason. `valid` are the access tokens in force.
     """
 
     def __init__(self, *, subject: str = "someone@example.com", names_itself: bool = False) -> None:
@@ -27,6 +27,7 @@ class LoginServer:
         self.revoked: list[str] = []
         self.error: str | None = None
         self.denial: tuple[str, str] | None = None
+        self.authorization_endpoint: str | None = None
         self.lifetime_s = 600
         self.valid: set[str] = set()
         self._codes: dict[str, tuple[str, str | None]] = {}  # to challenge and nonce
@@ -47,6 +48,10 @@ class LoginServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """From now on nothing listens there."""
         await self._runner.cleanup()
 
     async def _describe(self, _: web.Request) -> web.Response:
@@ -58,6 +63,8 @@ class LoginServer:
                 ("revocation_endpoint", "revoke"),
             )
         }
+        if self.authorization_endpoint:
+            document["authorization_endpoint"] = self.authorization_endpoint
         document |= {"issuer": self.issuer, "code_challenge_methods_supported": ["S256"]}
         document["authorization_response_iss_parameter_supported"] = self.names_itself
         return web.json_response(document)

@@ -5,13 +5,12 @@ server is real and strict: a refresh token that comes twice ends the login.
 """
 
 import asyncio
-import os
 import signal
 import time
 from asyncio.subprocess import DEVNULL, Process
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +18,7 @@ import aiohttp
 import pytest
 
 from bearerd.core.failures import CUT_SHORT
-from daemons import RunningDaemon
+from daemons import RunningDaemon, kill, killed
 from oidc_peer import BASIC_CLIENT, OidcPeer
 from upstreams import ApiUpstream
 
@@ -156,22 +155,6 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not await condition():  # noqa: ASYNC110  # it happens in other processes
             await asyncio.sleep(0.05)
-
-
-@asynccontextmanager
-async def killed(daemon: RunningDaemon) -> AsyncIterator[None]:
-    """A daemon that is given no time to end."""
-    await daemon.__aenter__()
-    try:
-        yield
-    finally:
-        await kill(daemon)
-
-
-async def kill(daemon: RunningDaemon) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(daemon.pid, signal.SIGKILL)
-    assert await daemon._end() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)

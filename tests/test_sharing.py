@@ -173,7 +173,7 @@ async def test_after_a_kill_of_everything_the_first_call_needs_no_login(
             await daemon.__aenter__()
             assert await status(http, daemon) == 200
             os.kill(daemon.pid, signal.SIGKILL)
-            assert await daemon._end() == -signal.SIGKILL
+            assert await daemon.end() == -signal.SIGKILL
         assert len((await peer.log()).requests) == 1
         await asyncio.sleep(LIFETIME_S)
         async with RunningDaemon(tmp_path, toml) as daemon:

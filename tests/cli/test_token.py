@@ -145,7 +145,7 @@ class TestWithADeadDaemon:
         daemon = RunningDaemon(tmp_path, COUNTING.format(folder=tmp_path))
         await daemon.__aenter__()
         os.kill(daemon.pid, signal.SIGKILL)
-        assert await daemon._end() == -signal.SIGKILL
+        assert await daemon.end() == -signal.SIGKILL
         assert len(sockets(runtime)) == 1
         assert await run("token", "work", "-c", tmp_path / "bearerd.toml") == Ended(0, "t2\n", "")
         assert sockets(runtime) == []

@@ -37,11 +37,11 @@ def command(account: str | None, path: Path | None, *, device: bool, no_browser:
     if device and no_browser:
         raise click.UsageError("--device needs no browser here anyway; leave --no-browser out")
     way = "device" if device else "paste" if no_browser else "browser"
+    name = account or find_only(path)
     hindrance = find_hindrance(sys.platform, os.environ) if way == "browser" else None
     if hindrance:
         click.echo(f"bearerd: {hindrance}, so no browser is opened", err=True)
         way = "paste"
-    name = account or find_only(path)
     try:
         tell_done(asyncio.run(log_in(name, path, way)))
     except (KeyboardInterrupt, asyncio.CancelledError):

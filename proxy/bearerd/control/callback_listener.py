@@ -59,7 +59,7 @@ class CallbackListener:
         except CannotListen as problem:
             cure = "stop that program" if problem.number == errno.EADDRINUSE else "change redirect_uri"
             raise LoginFailed(
-                f"the login would come back to port {problem}; {cure} and log in again"
+                f"the login would come back to this machine, but port {problem}; {cure} and log in again"
             ) from None
         if not sockets:
             raise LoginFailed(

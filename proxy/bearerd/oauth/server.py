@@ -115,7 +115,7 @@ class OAuthServer:
     async def revoke(self, token: Secret, kind: Literal["refresh_token", "access_token"]) -> str | None:
         server = await self.known()
         if isinstance(server, Failure):
-            return server.reason
+            return f"{server.reason}: {_STILL_GOOD}"
         if server.revocation_endpoint is None:
             return f"the server has no revocation endpoint: {_STILL_GOOD}"
         problem = await self._revoke(server.revocation_endpoint, token, kind)
