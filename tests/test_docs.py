@@ -11,6 +11,9 @@ from pydantic_core import PydanticUndefined
 
 from bearerd.cli import main
 from bearerd.cli.status import format_status
+from bearerd.core.lifecycle import NEVER_LOGGED_IN
+from bearerd.core.problems import no_token, problem_body
+from bearerd.errors import LoginRequired
 from bearerd.places import CONFIG_VARIABLE
 from bearerd.settings import load
 from bearerd.settings.model import NAMED, SINGLE
@@ -20,6 +23,7 @@ from bearerd.settings.values import parse_duration, parse_size
 PROJECT = Path(__file__).parent.parent
 DOCUMENT = (PROJECT / "docs" / "configuration.md").read_text(encoding="utf-8")
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
+LOGIN = (PROJECT / "docs" / "login.md").read_text(encoding="utf-8")
 EXAMPLE = (PROJECT / "config" / "bearerd.toml").read_text(encoding="utf-8")
 
 HEADINGS = {
@@ -156,3 +160,18 @@ def test_the_variables_of_the_document_load(folder: Path) -> None:
     pairs = dict(re.findall(r"export (\w+)=(\S+)", DOCUMENT))
     pairs["BEARERD_ACCOUNTS__WORK__CLIENT_SECRET_FILE"] = str(folder / "client-secret")
     assert load(None, {}, pairs | {CONFIG_VARIABLE: os.devnull}).configuration.accounts
+
+
+def test_the_answer_without_a_login_is_as_shown() -> None:
+    shown = LOGIN.split("```json\n")[1].partition("```")[0]
+    url = "http://127.0.0.1:6750/-/login/work"
+    assert shown.encode() == problem_body(no_token("work", LoginRequired(NEVER_LOGGED_IN), url))
+
+
+def test_options_of_a_login_exist() -> None:
+    shown = re.findall(r"(?m)^bearerd (login|logout) work(?: (--[a-z-]+))?", LOGIN)
+    assert len(shown) == 4
+    for name, option in shown:
+        command = main.get_command(Context(main), name)
+        assert command is not None
+        assert not option or option in {each for known in command.params for each in known.opts}
