@@ -50,7 +50,7 @@ class Route:
     """Calls under `prefix` go to `origin` under `base`, with a token of `account`.
 
     `prefix` and `base` are raw paths without a trailing slash; the root is the empty one. `exec_env` has variables
-    that `bearerd exec` sets, each with the path that its value has after the prefix.
+    that `bearerd exec` sets, each with the path that its value has after the prefix. `cookies` pass if they may.
     """
 
     prefix: bytes
@@ -58,6 +58,7 @@ class Route:
     base: bytes
     account: str
     exec_env: tuple[tuple[str, str], ...] = ()
+    cookies: bool = True
 
     @property
     def name(self) -> str:
