@@ -125,7 +125,7 @@ def test_the_defaults_the_example_shows(folder: Path) -> None:
     plain.write_text(EXAMPLE)
     taken_in = folder / "all.toml"
     taken_in.write_text(
-        re.sub(r"(?m)^#(?=(port|hosts|replay_\w+|level|format|access|kind|key_source) )", "", EXAMPLE)
+        re.sub(r"(?m)^#(?=(port|hosts|cookies|replay_\w+|level|format|access|kind|key_source) )", "", EXAMPLE)
     )
     assert load(taken_in, {}, {}).configuration == load(plain, {}, {}).configuration
 

@@ -274,6 +274,13 @@ def test_upstreams_by_flag_or_variable(folder: Path, by_flag: bool) -> None:
     )
 
 
+def test_a_route_without_cookies(folder: Path) -> None:
+    assert configure(folder, STATIC + ROOT).routes[0].cookies
+    assert not configure(folder, STATIC + ROOT + "cookies = false\n").routes[0].cookies
+    assert not configure(folder, STATIC + ROOT, {"BEARERD_ROUTES__/__COOKIES": "no"}).routes[0].cookies
+    assert refuse(folder, STATIC + ROOT + 'cookies = "no"\n').startswith('routes."/".cookies: ')
+
+
 def test_variables_of_a_route(folder: Path) -> None:
     text = STATIC + ROOT + 'exec_env = ["OPENAI_BASE_URL=/v1", "API"]\n'
     (route,) = configure(folder, text).routes

@@ -45,16 +45,26 @@ OTHERS: Fields = (
 
 
 def send(
-    *headers: tuple[bytes, bytes], framing: tuple[bytes, bytes] | None = None
+    *headers: tuple[bytes, bytes], framing: tuple[bytes, bytes] | None = None, cookies: bool = True
 ) -> list[tuple[bytes, bytes]]:
     return request_headers(
-        headers, authority=b"api.test", via=b"1.1 us", framing=framing, authorization=OURS[1]
+        headers,
+        authority=b"api.test",
+        via=b"1.1 us",
+        framing=framing,
+        authorization=OURS[1],
+        cookies=cookies,
     )
 
 
-def passed(*headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+def receive(*headers: tuple[bytes, bytes], chunked: bool = False) -> list[tuple[bytes, bytes]]:
+    """What goes to the client, by a route that rewrites nothing."""
+    return response_headers(headers, chunked=chunked, rewrite=lambda _, value: value)
+
+
+def passed(*headers: tuple[bytes, bytes], cookies: bool = True) -> list[tuple[bytes, bytes]]:
     """What of the client's own fields goes upstream."""
-    sent = send(*headers)
+    sent = send(*headers, cookies=cookies)
     assert sent[0] == (b"Host", b"api.test")
     assert sent[-2:] == [(b"Via", b"1.1 us"), OURS]
     return sent[1:-2]
@@ -120,7 +130,7 @@ def test_dropped_from_a_request(name: bytes, spell: type[bytes]) -> None:
 def test_what_connection_names_is_dropped(connection: Fields) -> None:
     fields = ((b"X-Hop", b"1"), *connection, (b"x-hop", b"2"), (b"X-Hope", b"3"))
     assert passed(*fields) == [(b"X-Hope", b"3")]
-    assert response_headers(fields, chunked=False) == [(b"X-Hope", b"3")]
+    assert receive(*fields) == [(b"X-Hope", b"3")]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +212,7 @@ def test_whatever_the_client_sends(headers: list[tuple[bytes, bytes]]) -> None:
 def test_a_field_nobody_named_always_passes(headers: list[tuple[bytes, bytes]]) -> None:
     pair = (b"X-Kept-1", b"\xe9")
     assert pair in send(*headers, pair)
-    assert pair in response_headers((*headers, pair), chunked=True)
+    assert pair in receive(*headers, pair, chunked=True)
 
 
 class TestResponse:
@@ -216,7 +226,7 @@ class TestResponse:
             (b"WWW-Authenticate", b"Bearer"),
             (b"set-cookie", b"a=1; Path=/"),
         )
-        assert response_headers(fields, chunked=False) == list(fields)
+        assert receive(*fields) == list(fields)
 
     @pytest.mark.parametrize(
         "name",
@@ -233,12 +243,36 @@ class TestResponse:
     @pytest.mark.parametrize("spell", [bytes, bytes.lower, bytes.upper])
     def test_dropped(self, name: bytes, spell: type[bytes]) -> None:
         fields = ((b"A", b"1"), (spell(name), b"x"), (b"B", b"2"), (spell(name), b"y"))
-        assert response_headers(fields, chunked=False) == [(b"A", b"1"), (b"B", b"2")]
+        assert receive(*fields) == [(b"A", b"1"), (b"B", b"2")]
 
     def test_no_length_beside_chunks(self) -> None:
         fields = ((b"Content-Length", b"5"), (b"A", b"1"), (b"content-LENGTH", b"5"))
-        assert response_headers(fields, chunked=True) == [(b"A", b"1")]
-        assert response_headers(fields, chunked=False) == list(fields)
+        assert receive(*fields, chunked=True) == [(b"A", b"1")]
+        assert receive(*fields) == list(fields)
+
+    def test_some_are_rewritten_where_they_stand(self) -> None:
+        def rewrite(name: bytes, value: bytes) -> bytes | None:
+            return None if value == b"gone" else name + b" was " + value
+
+        fields = (
+            (b"Location", b"1"),
+            (b"A", b"gone"),
+            (b"SET-Cookie", b"2"),
+            (b"set-cookie", b"gone"),
+            (b"content-Location", b"3"),
+            (b"Locations", b"4"),
+        )
+        assert response_headers(fields, chunked=False, rewrite=rewrite) == [
+            (b"Location", b"location was 1"),
+            (b"A", b"gone"),
+            (b"SET-Cookie", b"set-cookie was 2"),
+            (b"content-Location", b"content-location was 3"),
+            (b"Locations", b"4"),
+        ]
+
+    def test_what_connection_names_is_not_rewritten_either(self) -> None:
+        fields = ((b"Connection", b"location"), (b"Location", b"/"), (b"B", b"2"))
+        assert receive(*fields) == [(b"B", b"2")]
 
 
 class TestField:
@@ -296,6 +330,11 @@ def test_other_fields_may_say_bearerd() -> None:
     fields = ((b"X-Note", b"bearerd_csrf=x"), (b"Cookie2", b"bearerd_csrf=x"))
     assert passed(*fields) == list(fields)
     assert passed((b"Connection", b"cookie"), (b"Cookie", b"a=1; bearerd_x=1")) == []
+
+
+def test_a_route_without_cookies() -> None:
+    fields = ((b"Cookie", b"a=1"), (b"A", b"1"), (b"COOKIE", b"bearerd_x=1; b=2"), (b"Cookie2", b"c"))
+    assert passed(*fields, cookies=False) == [(b"A", b"1"), (b"Cookie2", b"c")]
 
 
 def test_reading_a_cookie() -> None:

@@ -3,6 +3,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -41,10 +42,12 @@ STATIC: Final = StaticSource(Secret("the-token"))
 
 @asynccontextmanager
 async def running(
-    *upstreams: str, source: Source = STATIC, limits: Limits | None = None
+    *upstreams: str, source: Source = STATIC, limits: Limits | None = None, cookies: bool = True
 ) -> AsyncIterator[Daemon]:
     """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
-    routes = [parse_route(f"/{n or ''}", url, "work") for n, url in enumerate(upstreams)]
+    routes = [
+        replace(parse_route(f"/{n or ''}", url, "work"), cookies=cookies) for n, url in enumerate(upstreams)
+    ]
     daemon = Daemon(
         Configuration(
             accounts={"work": Account("work", source)},
@@ -320,7 +323,7 @@ async def test_an_upgrade_is_not_passed_on_and_the_connection_goes_on(protocol: 
 
 async def test_a_response_on_the_wire_byte_for_byte() -> None:
     raw = (
-        b"HTTP/1.1 418 I'm \xe9 teapot\r\nX-One: 1\r\nSet-Cookie: a=1; Domain=x\r\nx-ONE: 2\r\nset-cookie: b=2\r\n"
+        b"HTTP/1.1 418 I'm \xe9 teapot\r\nX-One: 1\r\nSet-Cookie: a=1; Secure\r\nx-ONE: 2\r\nset-cookie: b=2\r\n"
         b"X-Bytes: \xe9\xff\r\nContent-Encoding: gzip\r\nWWW-Authenticate: Bearer\r\nContent-Length: 4\r\n"
     )
     hop = (
@@ -344,6 +347,81 @@ async def test_a_redirect_is_relayed_and_not_followed(status: str) -> None:
             await client.exactly(raw)
         assert len(server.requests) == 1
         assert other.connections == 0
+
+
+ELSEWHERE: Final = b"https://other.test/base/x"
+
+
+@pytest.mark.parametrize(
+    ("given", "relayed"),
+    [
+        (b"{}/base/x?a=%zz#f", b"/1/x?a=%zz#f"),
+        (b"/base/%41//x", b"/1/%41//x"),
+        (b"//127.0.0.1:{port}/base", b"/1"),
+        (b"../x", b"/1/x"),
+        (b"?page=2", b"/1/a/b?page=2"),
+        (b"/basement", b"{}/basement"),
+        (b"/base/../-/logout/work", b"{}/base/../-/logout/work"),
+        (b"/base/%2e%2e/x", b"{}/base/%2e%2e/x"),
+        (b"//other.test/base/x", b"http://other.test/base/x"),
+        (ELSEWHERE, ELSEWHERE),
+        (b"\xff", b"/1/a/\xff"),
+    ],
+)
+@pytest.mark.parametrize("name", [b"Location", b"content-location"])
+@pytest.mark.parametrize("status", [b"302 Found", b"201 Created"])
+async def test_where_a_response_leads(name: bytes, status: bytes, given: bytes, relayed: bytes) -> None:
+    """In its place, with its name as it was, and nothing is asked of where it leads."""
+    port = refused_port()
+    url = f"http://127.0.0.1:{port}"
+    value, expected = (
+        text.replace(b"{}", url.encode()).replace(b"{port}", b"%d" % port) for text in (given, relayed)
+    )
+    raw = b"HTTP/1.1 %b\r\nA: 1\r\n%b: %b\r\nB: 2\r\nContent-Length: 0\r\n\r\n"
+    async with (
+        FaultServer([hang]) as root,
+        FaultServer([serve(raw % (status, name, value))], port=port) as server,
+        running(root.url, url + "/base") as daemon,
+        connected(daemon) as client,
+    ):
+        client.write("GET /1/a/b?q HTTP/1.1")
+        await client.exactly(raw % (status, name, expected))
+        assert [request.split()[1] for request in server.requests] == [b"/base/a/b?q"]
+        assert root.connections == 0
+
+
+async def test_cookies_of_an_upstream_belong_to_its_route() -> None:
+    fields = (
+        "Set-Cookie: a=1; path=/base/x;  Domain=127.0.0.1;Secure",
+        "SET-COOKIE: bearerd_csrf=stolen; Path=/",
+        'set-cookie: b="2"; Path=/; SameSite=None',
+        "Set-Cookie: a=1; path=/base/x;  Domain=127.0.0.1;Secure",
+    )
+    expected = (
+        "Set-Cookie: a=1; path=/1/x;Secure",
+        'set-cookie: b="2"; Path=/1; SameSite=None',
+        "Set-Cookie: a=1; path=/1/x;Secure",
+    )
+    async with (
+        FaultServer([serve(reply(b"hi", "200 OK", *fields))]) as server,
+        running(server.url, server.url + "/base") as daemon,
+        connected(daemon) as client,
+    ):
+        client.write("GET /1 HTTP/1.1", "Cookie: a=1; bearerd_csrf=x", "cookie: bearerd_login_1=x")
+        await client.exactly(reply(b"hi", "200 OK", *expected))
+    sent = [field for field in split(server.requests[0])[1] if field.lower().startswith(b"cookie")]
+    assert sent == [b"Cookie: a=1"]
+
+
+async def test_a_route_without_cookies() -> None:
+    async with (
+        FaultServer([serve(reply(b"hi", "200 OK", "Set-Cookie: a=1", "A: 1", "set-cookie: b=2"))]) as server,
+        running(server.url, cookies=False) as daemon,
+        connected(daemon) as client,
+    ):
+        client.write("GET / HTTP/1.1", "Cookie: a=1", "A: 1", "COOKIE: b=2")
+        await client.exactly(reply(b"hi", "200 OK", "A: 1"))
+    assert b"cookie" not in server.requests[0].lower()
 
 
 @pytest.mark.parametrize("end", [b"", b"Connection: close\r\n"])

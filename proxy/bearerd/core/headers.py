@@ -3,10 +3,11 @@
 Everything not named here passes with its order, its case and its repeats.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
+Rewrite = Callable[[bytes, bytes], bytes | None]  # of a field's lower-case name and its value; None drops it
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -34,6 +35,7 @@ _REQUEST_DROPPED: Final = HOP_BY_HOP | frozenset(
 )
 OWN_COOKIES: Final = b"bearerd_"  # how the names of our pages' cookies begin
 _RESPONSE_OWN: Final = frozenset({b"alt-svc", b"proxy-authenticate"})
+REWRITTEN: Final = frozenset({b"location", b"content-location", b"set-cookie"})
 
 
 def nominated(headers: RawHeaders) -> frozenset[bytes]:
@@ -53,12 +55,14 @@ def request_headers(
     via: bytes,
     framing: tuple[bytes, bytes] | None,
     authorization: bytes,
+    cookies: bool,
 ) -> list[tuple[bytes, bytes]]:
     """What goes upstream: Host first, the client's fields, Via, and one Authorization, ours, last.
 
     `framing` is the Content-Length or Transfer-Encoding of the body as we send it: regenerated, never relayed.
+    `cookies` says whether the client's are sent; those of our own pages never are.
     """
-    dropped = nominated(headers)
+    dropped = nominated(headers) if cookies else nominated(headers) | {b"cookie"}
     kept = [(b"Host", authority)]
     for name, value in headers:
         lower = name.lower()
@@ -97,19 +101,25 @@ def _drops_request_field(name: bytes, dropped: frozenset[bytes]) -> bool:
     return name in dropped or alias in _REQUEST_DROPPED or alias.startswith(b"x-forwarded-")
 
 
-def response_headers(headers: tuple[tuple[bytes, bytes], ...], *, chunked: bool) -> list[tuple[bytes, bytes]]:
-    """What goes to the client: no hop-by-hop field, no CORS grant, no Alt-Svc.
+def response_headers(
+    headers: tuple[tuple[bytes, bytes], ...], *, chunked: bool, rewrite: Rewrite
+) -> list[tuple[bytes, bytes]]:
+    """What goes to the client: no hop-by-hop field, no CORS grant, no Alt-Svc; `REWRITTEN` by `rewrite`.
 
     Content-Length stays where it was, but not beside a chunked body, which overrides it (RFC 9112 section 6.3).
     """
     dropped = HOP_BY_HOP | _RESPONSE_OWN | nominated(headers)
     if chunked:
         dropped |= {b"content-length"}
-    return [
-        (name, value)
-        for name, value in headers
-        if (lower := name.lower()) not in dropped and not lower.startswith(b"access-control-")
-    ]
+    kept = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower in dropped or lower.startswith(b"access-control-"):
+            continue
+        passed = rewrite(lower, value) if lower in REWRITTEN else value
+        if passed is not None:
+            kept.append((name, passed))
+    return kept
 
 
 def field(headers: RawHeaders, name: bytes) -> bytes | None:

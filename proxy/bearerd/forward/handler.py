@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, cast
 
 import structlog
@@ -11,6 +12,7 @@ from bearerd.core.guard import Head
 from bearerd.core.headers import build_head, field, request_headers
 from bearerd.core.problems import Problem, broken_upstream, no_token
 from bearerd.core.replay import OPEN, ReplayGate, may_force, replay_rejected
+from bearerd.core.rewrites import rewrite_field
 from bearerd.core.targets import Route, build_target, match_route, path_of
 from bearerd.core.tokens import TokenSet
 from bearerd.errors import LoginRequired, TokenError, UpstreamError
@@ -95,8 +97,9 @@ class Forwarder:
         except BodyError:
             return answer_problem(_BAD_BODY, call.head)
         transport = call.request.transport  # the server lets go of it before it cancels us
+        rewrite = partial(rewrite_field, self._routes, call.route, call.head.target)
         try:
-            return await relay(call.request, response)
+            return await relay(call.request, response, rewrite)
         except UpstreamError:
             self._log.warning("request.cut_short", route=call.route.name)
             return cut_off(transport)
@@ -171,6 +174,7 @@ class Forwarder:
             via=self._via,
             framing=_framing(length, chunked=chunked),
             authorization=b"Bearer " + token.access_token.reveal().encode("ascii"),
+            cookies=route.cookies,
         )
         start_line = b"%b %b HTTP/1.1" % (head.method.encode("ascii"), build_target(route, head.target))
         body = call.body.chunks() if call.body is not None else None

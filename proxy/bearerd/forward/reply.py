@@ -11,7 +11,7 @@ from aiohttp import web
 
 from bearerd import __version__
 from bearerd.core.guard import Head
-from bearerd.core.headers import LAST_CHUNK, build_chunk, build_head, field, response_headers
+from bearerd.core.headers import LAST_CHUNK, Rewrite, build_chunk, build_head, field, response_headers
 from bearerd.core.navigation import wants_page
 from bearerd.core.pages import build_problem_page, problem_page_headers, render
 from bearerd.core.problems import Problem, problem_body, problem_headers
@@ -55,13 +55,13 @@ def answer_problem(problem: Problem, head: Head) -> web.Response:
     return response
 
 
-async def relay(request: web.BaseRequest, response: UpstreamResponse) -> Written:
-    """Stream `response` to the client as it comes: its status, reason, fields and body bytes.
+async def relay(request: web.BaseRequest, response: UpstreamResponse, rewrite: Rewrite) -> Written:
+    """Stream `response` to the client as it comes: its status, reason, fields (some by `rewrite`) and body bytes.
 
     The body keeps its Content-Length, else it is chunked, else (HTTP/1.0) ended by closing. A body cut short
     upstream is cut short here too, never ended cleanly. Raises UpstreamError in that case.
     """
-    headers = response_headers(response.headers, chunked=response.chunked)
+    headers = response_headers(response.headers, chunked=response.chunked, rewrite=rewrite)
     bodiless = request.method == "HEAD" or response.status in _BODILESS
     delimited = bodiless or field(headers, b"content-length") is not None
     modern = request.version >= (1, 1)

@@ -190,7 +190,8 @@ def _build_routes(settled: Settings, values: Values, problems: Problems) -> list
 def _build_route(prefix: str, table: RouteTable) -> Route:
     """Raises ValueError."""
     route = parse_route(prefix, table.upstream, str(table.account))
-    return replace(route, exec_env=tuple(split_variable(variable) for variable in table.exec_env))
+    exec_env = tuple(split_variable(variable) for variable in table.exec_env)
+    return replace(route, exec_env=exec_env, cookies=table.cookies)
 
 
 def _check_account_of(table: RouteTable, names: list[str]) -> str | None:

@@ -102,6 +102,7 @@ class RouteTable(Table):
     upstream: Annotated[Text, AfterValidator(parse_upstream)]
     account: Text | None = None
     exec_env: list[Annotated[str, AfterValidator(parse_variable)]] = []
+    cookies: bool = True
 
 
 class LimitsTable(Table):
