@@ -120,14 +120,15 @@ def _below(base: bytes, path: bytes) -> bytes | None:
 
 
 def _climbs(path: bytes) -> bool:
-    """Whether dot segments lead out of where `path` begins, be it only on the way."""
+    """Whether dot segments lead out of where `path` begins, be it only on the way.
+
+    An empty segment is no way down: some take two slashes for one.
+    """
     depth = 0
     for segment in path.lower().split(b"/"):
         if segment in _UP:
             depth -= 1
-        elif (
-            segment and segment not in _HERE
-        ):  # an empty one counts for nothing: some take two slashes for one
+        elif segment and segment not in _HERE:
             depth += 1
         if depth < 0:
             return True
