@@ -1,0 +1,58 @@
+"""The head of a response as it stands on the wire (RFC 9112 sections 2.2, 4 and 5): what a lenient parser reads otherwise.
+
+aiohttp's parser, outside of debug mode, takes folded lines, lines that end in a bare LF, white space before a
+field and, in some fields, before the colon.
+"""
+
+import re
+from typing import Final
+
+HEAD_LIMIT: Final = 64 << 10
+_END: Final = b"\r\n\r\n"
+_TEXT: Final = rb"[\x01-\x09\x0b\x0c\x0e-\xff]*+"  # not NUL, CR, LF; said in this way it is quicker
+# Possessive, for there is one way only to read a line: what does not match is known at once.
+_HEAD: Final = re.compile(
+    rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: %b)?\r\n(?:[!#$%%&'*+.^_`|~0-9A-Za-z-]++:%b\r\n)*+\r\n"
+    % (_TEXT, _TEXT)
+)
+_SWITCHING: Final = b"101"
+
+
+class HeadCheck:
+    """Follows what comes, in any pieces, to the end of the head of a final response; interim ones may precede it."""
+
+    __slots__ = ("_part", "complete")
+
+    def __init__(self) -> None:
+        self._part = bytearray()
+        self.complete = False
+
+    def feed(self, data: bytes) -> bool:
+        """False where the bytes so far are no beginning of good heads; then nothing of them is to be used.
+
+        Once `complete`, no more is to be fed: what follows is the body.
+        """
+        if not self._part:
+            return self._take(data)
+        known = max(0, len(self._part) - len(_END) + 1)
+        self._part += data
+        if self._part.find(_END, known) < 0:
+            return len(self._part) <= HEAD_LIMIT
+        data = bytes(self._part)
+        self._part.clear()
+        return self._take(data)
+
+    def _take(self, data: bytes) -> bool:
+        start = 0
+        while start < len(data):
+            head = _HEAD.match(data, start)
+            if head is None:
+                self._part += data[start:]
+                return _END not in self._part and len(self._part) <= HEAD_LIMIT
+            if head.end() - start > HEAD_LIMIT:
+                return False
+            if not head[1].startswith(b"1") or head[1] == _SWITCHING:
+                self.complete = True
+                return True
+            start = head.end()
+        return True

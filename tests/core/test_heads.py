@@ -1,0 +1,122 @@
+"""Response heads on the wire: what is read in one way only, however it is cut."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bearerd.core.heads import HEAD_LIMIT, HeadCheck
+
+OK = b"HTTP/1.1 200 OK\r\n"
+GOOD = [
+    OK + b"\r\n",
+    b"HTTP/1.1 200\r\n\r\n",
+    b"HTTP/1.1 200 \r\n\r\n",
+    b"HTTP/1.0 404 N\xf6 \t such\r\nA:\r\nb: c\r\n\r\n",
+    OK + b"A: b  \t c \r\n!#$%&'*+-.^_`|~09azAZ:\xff\x01\x7f\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+    b"HTTP/1.1 999 \r\n\r\n",
+]
+BAD = [
+    OK + b"A: b\r\n c\r\n\r\n",
+    OK + b"A: b\r\n\tc\r\n\r\n",
+    OK + b"A: b\r\n \r\n\r\n",
+    OK + b" A: b\r\n\r\n",
+    OK + b"\tA: b\r\n\r\n",
+    OK + b"A: b\n\r\n\r\n",
+    OK + b"A: b\nC: d\r\n\r\n",
+    OK + b"\nA: b\r\n\r\n",
+    OK + b"A: b\r\n\n\r\n\r\n",
+    OK + b"A: b\n\nbody\r\n\r\n",
+    OK + b"\rA: b\r\n\r\n",
+    b"HTTP/1.1 200 O\nK\r\n\r\n",
+    b"HTTP/1.1 200 OK\n\r\n\r\n",
+    OK + b"A: b\rC: d\r\n\r\n",
+    OK + b"A: b\r\r\n\r\n",
+    OK + b"A: b\0\r\n\r\n",
+    OK + b"A\0: b\r\n\r\n",
+    OK + b"A : b\r\n\r\n",
+    OK + b"Content-Length\t: 2\r\n\r\n",
+    OK + b"A\xe9: b\r\n\r\n",
+    OK + b"A(: b\r\n\r\n",
+    OK + b": b\r\n\r\n",
+    OK + b"A\r\n\r\n",
+    b"HTTP/1.1 200 O\0K\r\n\r\n",
+    b"HTTP/1.1 200 O\rK\r\n\r\n",
+    b"HTTP/1.1 200OK\r\n\r\n",
+    b"\r\n" + OK + b"\r\n",
+    b" " + OK + b"\r\n",
+    b"\r\n\r\n",
+    b"HTTP/1.1  200 OK\r\n\r\n",
+    b"HTTP/1.1\t200 OK\r\n\r\n",
+    b"HTTP/1.1 2000 OK\r\n\r\n",
+    b"HTTP/1.1 099 OK\r\n\r\n",
+    b"HTTP/2.0 200 OK\r\n\r\n",
+    b"http/1.1 200 OK\r\n\r\n",
+    b"SSH-2.0-OpenSSH\r\n\r\n",
+]
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", BAD)
+@pytest.mark.parametrize("before", [b"", INTERIM])
+def test_a_bad_head_is_never_complete(head: bytes, before: bytes) -> None:
+    for size in range(1, len(before + head)):
+        check = HeadCheck()
+        assert not check.feed((before + head)[:size]) or not check.feed((before + head)[size:])
+        assert not check.complete
+    check = HeadCheck()
+    assert not check.feed(before + head + OK + b"\r\n")
+    check = HeadCheck()
+    assert not all(check.feed(bytes([byte])) for byte in before + head)
+
+
+@pytest.mark.parametrize("head", GOOD)
+@pytest.mark.parametrize("before", [b"", INTERIM])
+@pytest.mark.parametrize("after", [b"", b"\n\n body\r\n\r\n x\n"])
+def test_a_good_head_may_be_cut_anywhere(head: bytes, before: bytes, after: bytes) -> None:
+    whole = before + head
+    for size in range(len(whole)):
+        check = HeadCheck()
+        assert check.feed(whole[:size])
+        assert not check.complete
+        assert check.feed(whole[size:] + after)
+        assert check.complete
+    check = HeadCheck()
+    assert all(check.feed(bytes([byte])) for byte in whole)
+    assert check.complete
+
+
+@pytest.mark.parametrize("before", [b"", INTERIM])
+def test_the_limit_is_one_heads(before: bytes) -> None:
+    largest = OK + b"A: " + b"b" * (HEAD_LIMIT - len(OK) - 7) + b"\r\n\r\n"
+    assert len(largest) == HEAD_LIMIT
+    for size in (1, 1000, HEAD_LIMIT):
+        check = HeadCheck()
+        assert check.feed(before + largest[:size])
+        assert check.feed(largest[size:] + b"body")
+        assert check.complete
+        check = HeadCheck()
+        larger = largest.replace(b"A", b"AA")
+        assert not check.feed(before + larger[:size]) or not check.feed(larger[size:])
+        assert not check.complete
+
+
+def test_a_head_that_does_not_end_is_not_waited_for() -> None:
+    check = HeadCheck()
+    assert check.feed(OK + b"A: ")
+    pieces = [b"b" * 1000] * (HEAD_LIMIT // 1000 + 1)
+    assert not all(check.feed(piece) for piece in pieces)
+    assert not HeadCheck().feed(OK + b"A" * HEAD_LIMIT)
+
+
+@given(
+    st.lists(st.sampled_from([b"\r\n", b"\n", b"\r", b" ", b"\t", b"A: b", b"x", OK, INTERIM]), max_size=10)
+)
+@settings(max_examples=300, deadline=None)
+def test_complete_means_lines_of_one_kind(pieces: list[bytes]) -> None:
+    data = OK + b"".join(pieces)
+    check = HeadCheck()
+    if check.feed(data) and check.complete:
+        head = data.partition(b"\r\n\r\n")[0]
+        lines = head.split(b"\r\n")
+        assert not any(b"\n" in line or line[:1] in {b" ", b"\t", b"\r"} for line in lines)
