@@ -675,6 +675,12 @@ async def test_a_host_that_is_not_ours(host: str) -> None:
             "upstream_broken",
         ),
         ([read, send(b"HTTP/1.1 999 No\r\n\r\n"), hang], 502, "upstream_broken"),
+        ([read, send(OK + b"A: b\r\n c\r\nContent-Length: 2\r\n\r\nhi"), hang], 502, "upstream_broken"),
+        (
+            [read, send(OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), hang],
+            502,
+            "upstream_broken",
+        ),
     ],
 )
 async def test_an_upstream_that_breaks(script: list[Step], status: int, code: str) -> None:

@@ -133,7 +133,6 @@ async def test_status_reason_and_fields_arrive_as_raw_bytes(pool: UpstreamPool) 
         (b"HTTP/1.0 200 OK\r\n\r\nold", b"old"),
         (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nold", b"old"),
         (OK + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", b"a"),
-        (OK + b"Transfer-Encoding: gzip\r\n\r\nnot chunked", b"not chunked"),
     ],
 )
 async def test_a_connection_that_ends_with_its_body_is_not_kept(
@@ -182,6 +181,7 @@ async def test_what_has_no_body_is_complete_with_its_head(
         b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
         b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 199 X\r\n\r\n",
         b"HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\nContent-Length: %d\r\n\r\n" % len(HI),
     ],
 )
 @pytest.mark.parametrize("apart_s", [None, 0.02])
@@ -279,7 +279,45 @@ BAD_HEADS: Final = [
     OK + b"A: b\rC: d\r\nContent-Length: 2\r\n\r\nhi",
     OK + b"A: b\0c\r\nContent-Length: 2\r\n\r\nhi",
     b"HTTP/1.1 200 O\rK\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"A: b\r\n c\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"A: b\r\n\tc\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"A: b\r\n \r\nContent-Length: 2\r\n\r\nhi",
+    OK + b" A: b\r\nContent-Length: 2\r\n\r\nhi",
+    b"HTTP/1.1 200 OK\nA: b\nContent-Length: 2\n\nhi",
+    b"HTTP/1.1 200 OK\nContent-Length: 2\r\n\r\nhi",
+    OK + b"A: b\nContent-Length: 2\r\n\r\nhi",
+    OK + b"Content-Length: 2\r\n\nhi",
+    OK + b"Content-Length: 2\n\r\nhi",
+    OK + b"Content-Length: 2\n\nhi\r\n\r\n",
+    b"HTTP/1.1 200 O\nK\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"A: b\r\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"\rA: b\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"A\t: b\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"Content-Length : 2\r\n\r\nhi",
+    OK + b"A\0: b\r\nContent-Length: 2\r\n\r\nhi",
+    b"HTTP/1.1 200 O\0K\r\nContent-Length: 2\r\n\r\nhi",
+    b"\r\n" + HI,
+    b"HTTP/1.1  200 OK\r\nContent-Length: 2\r\n\r\nhi",
+    b"HTTP/1.1 100 Continue\nA: b\n\n" + HI,
+    b"HTTP/1.1 100 Continue\r\nA: b\r\n c\r\n\r\n" + HI,
+    b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"A: b\r\n c\r\nContent-Length: 2\r\n\r\nhi",
+    OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nhi",
+    OK + b"Content-Length: 2\r\ncontent-length: 2\r\n\r\nhi",
+    OK + b"Content-Length: 2, 3\r\n\r\nhi",
+    OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    OK + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    OK + b"Transfer-Encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    OK + b"Transfer-Encoding: chunked, chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    OK + b"Transfer-Encoding: chunked, gzip\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    OK + b"Transfer-Encoding: chunked;a=b\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    OK + b"Transfer-Encoding: xchunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    OK + b"Transfer-Encoding: gzip\r\n\r\nhi",
+    OK + b"Transfer-Encoding: identity\r\n\r\nhi",
+    OK + b"Transfer-Encoding:\r\n\r\nhi",
+    b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
     OK + b"A: b\r\n" * 200 + b"\r\n",
+    OK + b"A: b\r\n" * 129 + b"\r\n",
+    OK + (b"A: " + b"b" * 30_000 + b"\r\n") * 3 + b"\r\n",
     OK + b"A: " + b"b" * 40_000 + b"\r\n\r\n",
     b"HTTP/1.1 200 " + b"b" * 40_000 + b"\r\n\r\n",
 ]
@@ -295,27 +333,52 @@ async def test_a_bad_head_is_an_error_and_ends_the_connection(pool: UpstreamPool
         assert server.connections == 1
 
 
-LENIENT: Final = [
-    (OK + b"A: b\r\n c\r\nContent-Length: 2\r\n\r\nhi", (b"A", b"b c")),
-    (b"HTTP/1.1 200 OK\nA: b\nContent-Length: 2\n\nhi", (b"A", b"b")),
-    (OK + b"A: b\x01\x7fc\r\nContent-Length: 2\r\n\r\nhi", (b"A", b"b\x01\x7fc")),
-    (OK + b" A: b\r\nContent-Length: 2\r\n\r\nhi", (b"A", b"b")),
-]
+@pytest.mark.parametrize("raw", BAD_HEADS, ids=[repr(raw[:60]) for raw in BAD_HEADS])
+@pytest.mark.parametrize("size", [1, 7, 64])
+async def test_a_bad_head_in_pieces(pool: UpstreamPool, raw: bytes, size: int) -> None:
+    """A cut hides nothing."""
+    async with FaultServer([read, send(raw[:-900]), slices(raw[-900:], size), hang]) as server:
+        with pytest.raises(UpstreamError):
+            await call(pool, server, ask("POST"))
+        await left(server.peers[0])
 
 
-@pytest.mark.parametrize(("raw", "field"), LENIENT, ids=[repr(raw[:40]) for raw, _ in LENIENT])
-async def test_what_the_parser_forgives_unless_it_is_being_debugged(
-    pool: UpstreamPool, raw: bytes, field: tuple[bytes, bytes]
-) -> None:
-    """Folded lines, bare LF and control characters: read as one field, with no line break in any value."""
-    async with FaultServer([read, send(raw), hang]) as server:
+async def test_a_head_at_the_limits(pool: UpstreamPool) -> None:
+    many = OK + b"A: b\r\n" * 127 + b"Content-Length: 2\r\n\r\nhi"
+    large = OK + (b"A: " + b"b" * 31_000 + b"\r\n") * 2 + b"Content-Length: 2\r\n\r\nhi"
+    async with FaultServer([serve(many, large)]) as server:
+        assert [await call(pool, server) for _ in range(2)] == [b"hi", b"hi"]
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        HI,
+        b"HTTP/1.1 100 Continue\r\n\r\n" + HI,
+        OK + b"Transfer-Encoding: Chunked\r\nA:\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    ],
+)
+async def test_a_good_head_may_be_cut_anywhere(pool: UpstreamPool, raw: bytes) -> None:
+    answers = [step for cut in range(1, len(raw)) for step in cut_at(raw, cut)]
+    async with FaultServer([*answers, hang]) as server:
+        assert {await call(pool, server) for _ in range(1, len(raw))} == {b"hi"}
+        assert server.connections == 1
+
+
+def cut_at(raw: bytes, at: int) -> list[Step]:
+    return [read, send(raw[:at]), pause(0.002), send(raw[at:])]
+
+
+async def test_a_control_character_in_a_value(pool: UpstreamPool) -> None:
+    """It means nothing to those between: it passes, or is refused when the parser is being debugged."""
+    async with FaultServer([serve(reply(b"hi", "200 OK", "A: b\x01\x7fc"))]) as server:
         if DEBUG:
             with pytest.raises(UpstreamError):
                 await call(pool, server)
             return
         response = await pool.send(origin_of(server), ask())
-        assert response.headers == (field, (b"Content-Length", b"2"))
-        assert await read_all(response) == b"hi"
+        assert response.headers == ((b"A", b"b\x01\x7fc"), (b"Content-Length", b"2"))
         await response.aclose()
 
 

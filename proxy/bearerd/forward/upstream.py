@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
+from aiohttp import hdrs
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_parser import HttpParser, HttpResponseParser, RawResponseMessage
 
 from bearerd.core.headers import LAST_CHUNK, build_chunk
+from bearerd.core.heads import HeadCheck
 from bearerd.core.targets import Origin
 from bearerd.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
 
@@ -23,6 +25,8 @@ CONNECT_S: Final = 10.0
 IDLE_S: Final = 15.0  # how long a connection is kept for the next call
 READ_BUFFER: Final = 1 << 16
 FIELD_LIMIT: Final = 32 << 10
+FIELDS: Final = 128
+_NOT_HTTP: Final = "the upstream's response is not valid HTTP"
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
@@ -100,6 +104,7 @@ class _Connection(BaseProtocol):
         self._origin = origin
         self._answer: asyncio.Future[tuple[RawResponseMessage, aiohttp.StreamReader]] | None = None
         self._payload: aiohttp.StreamReader | None = None
+        self._heads = HeadCheck()
         self._keep = False
         self._received = False
         self._sent = False
@@ -148,10 +153,13 @@ class _Connection(BaseProtocol):
                 self.close()  # nobody asked for these bytes: they could be taken for the next answer
             return
         self._received = True
+        if not self._heads.complete and not self._heads.feed(data):
+            self._fail(UpstreamError(_NOT_HTTP))
+            return
         try:
             messages, upgraded, _ = self._parser.feed_data(data)
         except Exception:  # noqa: BLE001  # whatever the parser raises, the response is not HTTP
-            self._fail(UpstreamError("the upstream's response is not valid HTTP"))
+            self._fail(UpstreamError(_NOT_HTTP))
             return
         for message, payload in messages:
             self._take(message, payload, upgraded=upgraded)
@@ -173,12 +181,14 @@ class _Connection(BaseProtocol):
         self._sent = request.body is None
         self._with_body = request.method != "HEAD"
         self._answer = self._loop.create_future()
+        self._heads = HeadCheck()
         self._parser = HttpResponseParser(
             self,
             self._loop,
             READ_BUFFER,
             max_line_size=FIELD_LIMIT,
             max_field_size=FIELD_LIMIT,
+            max_headers=FIELDS,
             payload_exception=aiohttp.ClientPayloadError,
             response_with_body=self._with_body,
             read_until_eof=True,
@@ -188,8 +198,12 @@ class _Connection(BaseProtocol):
     def _take(self, message: RawResponseMessage, payload: aiohttp.StreamReader, *, upgraded: bool) -> None:
         if 100 <= message.code < 200 and message.code != 101:
             return  # interim responses are not passed on
-        if upgraded or not 200 <= message.code <= 599:
+        if not self._heads.complete:  # the parser has seen an end where none is
+            self._fail(UpstreamError(_NOT_HTTP))
+        elif upgraded or not 200 <= message.code <= 599:
             self._fail(UpstreamError("the upstream's response has a status that was not asked for"))
+        elif _is_coded(message):
+            self._fail(UpstreamError("the upstream's response has a transfer coding that was not asked for"))
         elif payload is aiohttp.EMPTY_PAYLOAD and self._with_body:
             self._fail(UpstreamError("the upstream's response has a length that cannot be"))
         elif self._answer is None or self._answer.done():
@@ -226,6 +240,14 @@ class _Connection(BaseProtocol):
             await self._drain_helper()
         except ConnectionError:
             raise _Gone from None
+
+
+def _is_coded(message: RawResponseMessage) -> bool:
+    """Whether there is a transfer coding other than chunked, which would be lost (RFC 9112 sections 6.1 and 7)."""
+    codings = message.headers.getall(hdrs.TRANSFER_ENCODING, None)
+    if codings is None:
+        return False
+    return message.version < (1, 1) or len(codings) != 1 or codings[0].lower() != "chunked"
 
 
 def _end_payload(
