@@ -61,6 +61,7 @@ class FakeAuthorizationServer:
 
     async def redeem_device(self, device: DeviceAuthorization) -> Granted | Failure:
         self.redeemed.append(device.device_code.reveal())
+        await self.gate.wait()
         return self.device_pending.pop(0) if self.device_pending else self._grant()
 
     async def revoke(self, token: Secret, kind: Literal["refresh_token", "access_token"]) -> str | None:

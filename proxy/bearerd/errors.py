@@ -70,7 +70,11 @@ class LoginFailed(BearerdError):  # noqa: N818  # likewise
 
 
 class LoginRefused(LoginFailed):
-    """A callback that is not of a login under way, or not of who began it. Nothing was asked of the server for it."""
+    """A callback that led to no token request. `ended` says that the login it belongs to is over by it."""
+
+    def __init__(self, reason: str, *, ended: bool = False) -> None:
+        super().__init__(reason)
+        self.ended = ended
 
 
 class StoreError(BearerdError):

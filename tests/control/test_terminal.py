@@ -256,6 +256,7 @@ class TestPaste:
             person, ending = await made.meet("paste")
             person.paste(person.callback(error="access_denied", error_description="not+you"))
             assert await ending == error("the server says access_denied: not you")
+            assert [reply for reply in person.said if "refused" in reply] == [], "it is said once"
             assert made.server.redeemed == []
             assert not made.under_way
 
@@ -468,6 +469,28 @@ def cut_off(person: Person, ending: asyncio.Task[Reply]) -> None:
 
 
 class TestNobodyThere:
+    async def test_one_that_leaves_while_the_last_poll_is_answered_has_logged_in(self) -> None:
+        """The tokens are here, so everybody who waits is told."""
+        async with world() as made:
+            made.server.gate.clear()
+            _, waiting = await made.meet("browser")
+            person, ending = await made.meet("device")
+            await made.later(5)
+            person.leave()
+            assert await ending == {"error": {"kind": "login_failed", "text": ABANDONED}}
+            made.server.gate.set()
+            assert (await waiting)["done"]["account"] == "work"
+
+    @pytest.mark.parametrize("way", WAYS)
+    async def test_a_defect_is_not_told_as_a_login_given_up(self, way: str) -> None:
+        async def hear() -> str | None:
+            raise ZeroDivisionError
+
+        async with world() as made:
+            made.server.device_pending = [PENDING] * 200
+            with pytest.raises(ZeroDivisionError):
+                await made.terminals.log_in("work", way, Person().say, hear)
+
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("go", [leave, cut_off])
     async def test_whoever_leaves_gives_the_login_up(

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 from bearerd.control.client import GREETING_S, REPLY_LIMIT, Daemons
 from bearerd.control.rendezvous import GREETING, Origin, may_talk
 
+_BEGINNINGS: Final = frozenset({"login", "device", "done", "error"})
 FIRST_S: Final = 45.0  # the daemon asks the authorization server for its metadata, or for a device code
 
 
@@ -38,7 +39,7 @@ class Conversation:
         for path in daemons.sockets:
             with suppress(OSError, ValueError, EOFError, TimeoutError):
                 first, reader, writer = await _ask(path, json.dumps(request).encode() + b"\n")
-                if "not_mine" not in first and _is_understood(first):
+                if _is_served(first):
                     return cls(first, reader, writer)
                 writer.close()
         return None
@@ -58,10 +59,11 @@ class Conversation:
         self._writer.close()
 
 
-def _is_understood(reply: Mapping[str, Any]) -> bool:
-    """A daemon of an older version knows no logins."""
+def _is_served(reply: Mapping[str, Any]) -> bool:
+    """Not where the account is not the daemon's, where it is of an older version, or where it makes no sense."""
     error = reply.get("error")
-    return not (isinstance(error, dict) and error.get("kind") == "bad_request")
+    understood = not (isinstance(error, dict) and error.get("kind") == "bad_request")
+    return understood and not _BEGINNINGS.isdisjoint(reply)
 
 
 async def _ask(

@@ -71,7 +71,9 @@ class TerminalLogins:
         here = asyncio.create_task(steps[way](account, say, hear))
         try:
             await asyncio.wait({elsewhere, here}, return_when=asyncio.FIRST_COMPLETED)
-            done = elsewhere.result() if elsewhere.done() else here.result()
+            # What breaks off here gives the login up, which is then told there too.
+            broken = here.done() and not isinstance(here.exception(), LoginFailed | None)
+            done = here.result() if broken or not elsewhere.done() else elsewhere.result()
         finally:
             elsewhere.cancel()
             here.cancel()
@@ -106,7 +108,8 @@ class TerminalLogins:
         try:
             await self._logins.paste(account, text, binding)
         except LoginRefused as refusal:
-            await say({"refused": str(refusal)})
+            if not refusal.ended:
+                await say({"refused": str(refusal)})
 
     async def _by_device(self, account: str, say: Say, hear: Hear) -> LoggedIn | None:
         async def announce(device: DeviceAuthorization) -> None:
@@ -116,16 +119,17 @@ class TerminalLogins:
         gone = asyncio.create_task(_leave(hear))
         try:
             await asyncio.wait({there, gone}, return_when=asyncio.FIRST_COMPLETED)
-            return there.result() if there.done() else None
+            return there.result() if there.done() else gone.result()
         finally:
             there.cancel()
             gone.cancel()
             await asyncio.gather(there, gone, return_exceptions=True)
 
 
-async def _leave(hear: Hear) -> None:
+async def _leave(hear: Hear) -> LoggedIn | None:
     while await hear() is not None:
         """Nothing is to be pasted."""
+    return None
 
 
 def advise(account: str, reason: str) -> str:

@@ -156,7 +156,7 @@ class Logins:
         try:
             code = check_callback(callback, transaction, server, self._clock.wall())
         except CallbackRefused as refusal:
-            raise self._failed(account, LoginRefused(str(refusal))) from None
+            raise self._failed(account, LoginRefused(str(refusal), ended=True)) from None
         party = self._parties[account]
         return await self._run(
             self._redeem(account, lambda: party.server.redeem(code, transaction), transaction.return_to)
@@ -206,15 +206,24 @@ class Logins:
             if self._pending.get(account) is not pending:
                 over = self._clock.wall() >= device.expires_at
                 raise LoginFailed(EXPIRED if over else REPLACED)
-            outcome = await party.manager.login(lambda: party.server.redeem_device(device))
-            if isinstance(outcome, TokenSet):
-                self._drop(account)
-                return self._succeeded(account, outcome, "/-/")
+            outcome = await self._run(self._redeem_device(account, pending, party, device))
+            if isinstance(outcome, LoggedIn):
+                return outcome
             next_s = decide_poll(outcome, interval_s)
             if next_s is None:
                 self._drop(account)
                 raise self._failed(account, LoginFailed(outcome.reason))
             interval_s = next_s
+
+    async def _redeem_device(
+        self, account: str, pending: _Pending, party: Party, device: DeviceAuthorization
+    ) -> LoggedIn | Failure:
+        outcome = await party.manager.login(lambda: party.server.redeem_device(device))
+        if isinstance(outcome, Failure):
+            return outcome
+        if self._pending.get(account) is pending:
+            self._drop(account)
+        return self._succeeded(account, outcome, "/-/")
 
     async def wait(self, account: str) -> LoggedIn:
         """Until a login of `account`, however it was begun, has come to its end. Raises LoginFailed."""
