@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PEERS := tests/peers/oidc
+BENCH := tests/bench/peers
 
 .DEFAULT_GOAL := help
 .PHONY: help run test soak lint format bench clean
@@ -31,12 +32,11 @@ format: .make/dev  ## put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .make/dev  ## measure bearerd beside nginx, in one run
-	@.ci/need nginx wrk
-	$(BIN)/python tests/bench/bench.py
+bench: .make/bench  ## measure bearerd beside nginx, Envoy, Go and others, in one run
+	@PATH="$(CURDIR)/.make/bench-venv/bin:$$PATH" PYTHONPATH=tests $(BIN)/python -m bench $(PROXIES)
 
 clean:  ## remove what was installed and made
-	rm -rf .venv .make $(PEERS)/node_modules build dist .coverage* .hypothesis .*_cache
+	rm -rf .venv .make $(PEERS)/node_modules $(BENCH)/node_modules build dist .coverage* .hypothesis .*_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -50,6 +50,13 @@ $(BIN)/python:
 
 .make/dev: .ci/requirements/dev.txt .make/runtime
 	$(PIP) install --require-hashes -r $<
+	@touch $@
+
+.make/bench: .ci/requirements/bench.txt $(BENCH)/package-lock.json .make/dev
+	@.ci/need nginx wrk node npm go
+	$(BIN)/python -m venv .make/bench-venv
+	.make/bench-venv/bin/pip --disable-pip-version-check --quiet install --require-hashes -r $<
+	cd $(BENCH) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 .make/peers: $(PEERS)/package-lock.json

@@ -6,24 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from bench.bench import (
+from bench.__main__ import choose
+from bench.contestants import prepare_bearerd
+from bench.figures import (
+    DIRECT,
     BenchError,
     Load,
     Row,
     Run,
     Stat,
-    answers,
     build_rows,
-    build_table,
-    choose,
-    find_program,
+    build_tables,
+    family_of,
     parse_stat,
     parse_wrk,
-    prepare_bearerd,
-    read_cpu_s,
-    serve,
-    sum_ticks,
 )
+from bench.servers import answers, find_program, read_cpu_s, read_rss_mib, serve
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and pins processes to cores")
 
@@ -77,13 +75,13 @@ def test_a_run_with_failures_is_no_result(text: str, reason: str) -> None:
 def test_a_stat_line_is_read_whatever_the_program_is_called() -> None:
     numbers = "S 41 42 42 0 -1 4194560 100 0 0 0 11 22 3 4 20 0 1 0 500 1000 200"
     for name in ("nginx", "a b", ") S 1 (", "((", "12 (x) 13"):
-        assert parse_stat(f"42 ({name}) {numbers}\n") == Stat(42, 41, 40)
+        assert parse_stat(f"42 ({name}) {numbers}\n") == Stat(42, 41, 40, 200)
 
 
 def test_descendants_count_and_strangers_do_not() -> None:
     stats = [Stat(12, 11, 100), Stat(10, 1, 1), Stat(11, 10, 10), Stat(13, 10, 1000), Stat(20, 1, 10_000)]
-    assert sum_ticks(stats, 10) == 1111
-    assert sum_ticks(stats, 99) == 0
+    assert sum(stat.ticks for stat in family_of(stats, 10)) == 1111
+    assert family_of(stats, 99) == []
 
 
 @linux_only
@@ -95,31 +93,51 @@ def test_the_cpu_time_of_this_very_process_is_found() -> None:
     assert read_cpu_s(os.getpid()) - before_s == pytest.approx(0.2, abs=0.1)
 
 
-def test_rounds_are_taken_together() -> None:
+@linux_only
+def test_the_memory_of_this_very_process_is_found() -> None:
+    before_mib = read_rss_mib(os.getpid())
+    held = bytearray(os.urandom(1 << 20) * 64)
+    assert read_rss_mib(os.getpid()) - before_mib == pytest.approx(len(held) >> 20, abs=16)
+
+
+def test_rounds_are_taken_together_and_compared_with_no_proxy() -> None:
     runs = [
-        Run("nginx", 32, Load(300_000, 5.0, 400.0, 1000.0), 3.0),
-        Run("slow", 32, Load(10_000, 5.0, 4000.0, 9000.0), 1.0),
-        Run("nginx", 32, Load(100_000, 5.0, 600.0, 3000.0), 1.0),
-        Run("nginx", 1, Load(50_000, 5.0, 50.0, 90.0), 1.0),
+        Run(DIRECT, "many", Load(300_000, 5.0, 100.0, 300.0), 0.0),
+        Run("nginx", "many", Load(300_000, 5.0, 400.0, 1000.0), 3.0),
+        Run("slow", "many", Load(10_000, 5.0, 4000.0, 9000.0), 1.0),
+        Run(DIRECT, "many", Load(300_000, 5.0, 200.0, 500.0), 0.0),
+        Run("nginx", "many", Load(100_000, 5.0, 600.0, 3000.0), 1.0),
+        Run("nginx", "one", Load(50_000, 5.0, 50.0, 90.0), 1.0),
     ]
     assert build_rows(runs) == [
-        Row("nginx", 32, 40_000.0, 500.0, 2000.0, 10.0),
-        Row("slow", 32, 2000.0, 4000.0, 9000.0, 100.0),
-        Row("nginx", 1, 10_000.0, 50.0, 90.0, 20.0),
+        Row("nginx", "many", 40_000.0, 350.0, 1600.0, 10.0),
+        Row("slow", "many", 2000.0, 3850.0, 8600.0, 100.0),
+        Row("nginx", "one", 10_000.0, 0.0, 0.0, 20.0),
     ]
 
 
-def test_the_table_is_aligned_and_compares_like_with_like() -> None:
+def test_each_workload_has_a_table_that_compares_like_with_like() -> None:
     rows = [
-        Row("nginx", 32, 40_000.0, 500.0, 2000.0, 10.0),
-        Row("slow", 32, 2000.0, 4000.0, 9000.0, 105.0),
-        Row("slow", 1, 900.0, 400.0, 900.0, 105.0),
+        Row("nginx", "many", 40_000.0, 500.0, 2000.0, 10.0),
+        Row("slow", "many", 2000.0, 4000.0, 9000.0, 105.0),
+        Row("slow", "one", 900.0, 400.0, 900.0, 105.0),
     ]
-    assert build_table(rows) == (
-        "proxy  connections    rps  p50 us  p99 us  CPU us/call  CPU / nginx\n"
-        "nginx           32  40000     500    2000         10.0         1.00\n"
-        "slow            32   2000    4000    9000        105.0        10.50\n"
-        "slow             1    900     400     900        105.0            -\n"
+    assert (
+        build_tables(rows, {"nginx": 7.2, "slow": 99.6})
+        == """\
+### many
+
+| proxy | calls/s | added p50 us | added p99 us | CPU us/call | CPU / nginx | idle MiB |
+| ----- | ------: | -----------: | -----------: | ----------: | ----------: | -------: |
+| nginx |   40000 |          500 |         2000 |        10.0 |        1.00 |        7 |
+| slow  |    2000 |         4000 |         9000 |       105.0 |       10.50 |      100 |
+
+### one
+
+| proxy | calls/s | added p50 us | added p99 us | CPU us/call | CPU / nginx | idle MiB |
+| ----- | ------: | -----------: | -----------: | ----------: | ----------: | -------: |
+| slow  |     900 |          400 |          900 |       105.0 |           - |      100 |
+"""
     )
 
 
@@ -128,13 +146,10 @@ def test_a_missing_program_is_named() -> None:
         find_program("no-such-program")
 
 
-def test_an_unknown_proxy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("nginx", "wrk"):
-        (tmp_path / name).touch(mode=0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "platform", "linux")
+@linux_only
+def test_an_unknown_proxy_is_refused() -> None:
     assert choose(["bearerd"]) == ["nginx", "bearerd"]
-    with pytest.raises(BenchError, match="unknown: squid; known: nginx, bearerd"):
+    with pytest.raises(BenchError, match="unknown: squid; known: nginx, envoy, go, bearerd, "):
         choose(["squid"])
 
 
