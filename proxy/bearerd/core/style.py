@@ -62,7 +62,7 @@ code {
 .actions { display: flex; flex-wrap: wrap; align-items: center; gap: .75rem; margin-top: 1.25rem; }
 .actions form { margin: 0; }
 .message .actions { margin: 1.5rem 0; }
-.message > .actions:last-child { margin-bottom: 0; }
+.message .actions:last-child { margin-bottom: 0; }
 .button {
   display: inline-block; padding: .6rem 1.15rem; border: 1px solid transparent; border-radius: .6rem; cursor: pointer;
   background: var(--accent); color: var(--on-accent); font: inherit; font-weight: 600; line-height: 1.4; text-decoration: none;
