@@ -319,7 +319,9 @@ def _value(output: bytes) -> str | None:
         case {"value": None | str() as value}:
             return value
         case {"problem": "none", "found": [*found]}:
-            problem = f"no usable keychain here (found: {', '.join(found) or 'nothing'})"
+            problem = (
+                f"no usable keychain here (found: {', '.join(found) or 'nothing'}); start one and try again"
+            )
         case {"problem": "locked", "backend": backend}:
             reason = "is locked, or was never set up, and nobody answered its prompt"
             problem = f"the keychain ({backend}) {reason}; unlock it and start again"
