@@ -131,7 +131,7 @@ async def peer(runtime: Path, reply: bytes) -> AsyncIterator[None]:
         ),
         ({"error": {"kind": "login_failed", "text": "not today"}}, "bearerd: not today\n"),
         ({"error": "what"}, "bearerd: the running bearerd is of another version; restart it\n"),
-        (None, "bearerd: the running bearerd is of another version; restart it\n"),
+        ({"done": 1}, "bearerd: the running bearerd is of another version; restart it\n"),
     ],
 )
 async def test_a_daemon_that_says_it_did_not_work(
