@@ -434,7 +434,21 @@ class TestFraming:
         assert full(request).close
 
 
+class TestSize:
+    def test_fields_that_are_too_large_together(self) -> None:
+        fields = [(b"Cookie", b"x" * 30_000)] * 3
+        assert refusal(head(*fields[:2])) is None
+        assert refusal(head(*fields)) == (431, "head_too_large")
+        assert full(head(*fields)).close
+
+
 class TestLoop:
+    def test_options_that_may_go_no_further(self) -> None:
+        """RFC 9110 section 7.6.2: other methods do not heed it."""
+        assert refusal(head((b"max-forwards", b"0"), method="OPTIONS")) == LOOP
+        assert refusal(head((b"Max-Forwards", b"1"), method="OPTIONS")) is None
+        assert refusal(head((b"Max-Forwards", b"0"))) is None
+
     @pytest.mark.parametrize(
         "fields",
         [

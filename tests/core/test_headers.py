@@ -9,6 +9,7 @@ from bearerd.core.headers import (
     build_chunk,
     build_head,
     cookie,
+    count_down,
     field,
     nominated,
     request_headers,
@@ -343,3 +344,20 @@ def test_reading_a_cookie() -> None:
     assert cookie(fields, "c") == "\xff"
     assert cookie(fields, "b") is None
     assert cookie(fields, "d") is None
+
+
+@pytest.mark.parametrize(
+    ("given_", "sent"),
+    [
+        (b"1", b"0"),
+        (b"10", b"9"),
+        (b"0", b"0"),
+        (b"", b""),
+        (b"-1", b"-1"),
+        (b"1 ", b"1 "),
+        (b"9" * 30, b"9" * 30),
+    ],
+)
+def test_max_forwards_counts_down(given_: bytes, sent: bytes) -> None:
+    fields = ((b"X", b"5"), (b"MAX-forwards", given_))
+    assert count_down(fields) == ((b"X", b"5"), (b"MAX-forwards", sent))

@@ -8,6 +8,7 @@ from bearerd.core.targets import (
     Origin,
     Route,
     build_target,
+    has_token,
     in_control,
     match_route,
     parse_origin,
@@ -358,3 +359,37 @@ class TestControl:
     )
     def test_not_reserved(self, target: bytes) -> None:
         assert not in_control(target)
+
+
+class TestTokenInQuery:
+    @pytest.mark.parametrize(
+        "target",
+        [
+            b"/?access_token=x",
+            b"/a?b=c&access_token=x",
+            b"/?access_token",
+            b"/?access_token=",
+            b"/?b;access_token=x",
+            b"/?%61ccess%5Ftoken=x",
+            b"/?ACCESS_TOKEN=x",
+            b"/?%20access_token=x",
+            b"/?\xff=1&access_token=x",
+        ],
+    )
+    def test_one(self, target: bytes) -> None:
+        assert has_token(target)
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            b"/",
+            b"/access_token=x",
+            b"/?a=access_token",
+            b"/?access_tokens=x",
+            b"/?x_access_token=x",
+            b"/?%zz&%",
+            b"*",
+        ],
+    )
+    def test_none(self, target: bytes) -> None:
+        assert not has_token(target)

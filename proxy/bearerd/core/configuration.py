@@ -24,10 +24,20 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes of request bodies kept for a replay after a 401: of one call, and of all calls together."""
+    """How much there may be at once, and how long it may take.
+
+    `replay_body` and `replay_total` are bytes of request bodies kept for a replay after a 401: of one call, and of all
+    calls together. `header_read_s` runs from a head's first byte to its last; `body_idle_s` between two pieces of a
+    request's body; `keep_alive_s` between two requests; `drain_s` is for calls under way when the daemon is to end.
+    """
 
     replay_body: int = 1 << 20
     replay_total: int = 16 << 20
+    connections: int = 1024
+    header_read_s: float = 10.0
+    body_idle_s: float = 60.0
+    keep_alive_s: float = 75.0
+    drain_s: float = 8.0  # container runtimes kill at 10 s
 
 
 @dataclass(frozen=True, slots=True)

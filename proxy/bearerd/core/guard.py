@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bearerd.core.headers import field
+from bearerd.core.limits import HEAD_TOO_LARGE, is_too_large
 from bearerd.core.problems import Problem
 from bearerd.core.targets import in_control, path_of
 
@@ -88,6 +89,7 @@ def refuse(guard: Guard, head: Head) -> Problem | None:
     """The problem with a request, or None for one that may go on. The first rule that speaks decides."""
     return (
         _refuse_method(head)
+        or (HEAD_TOO_LARGE if is_too_large(head.headers) else None)
         or _refuse_target(head)
         or _refuse_host(guard, head)
         or _refuse_framing(head)
@@ -171,7 +173,9 @@ def _is_own_navigation(guard: Guard, head: Head) -> bool:
 
 
 def _refuse_loop(guard: Guard, head: Head) -> Problem | None:
-    """Our own pseudonym in Via: the call has been here before."""
+    """Our own pseudonym in Via: the call has been here before. Or it has gone as far as it may."""
+    if head.method == "OPTIONS" and field(head.headers, b"max-forwards") == b"0":
+        return Problem(508, "loop", "Max-Forwards lets this call go no further", "proxy_loop_detected")
     for name, value in head.headers:
         if name.lower() == b"via" and guard.pseudonym in value:
             detail = "this call has already passed through this daemon: its upstream leads back here"

@@ -78,6 +78,17 @@ def request_headers(
     return kept
 
 
+def count_down(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    """The fields of an OPTIONS request with one forward less (RFC 9110 section 7.6.2)."""
+    return tuple(
+        (name, b"%d" % (int(value) - 1) if _counts(name, value) else value) for name, value in headers
+    )
+
+
+def _counts(name: bytes, value: bytes) -> bool:
+    return name.lower() == b"max-forwards" and len(value) < 10 and value.isdigit() and int(value) > 0
+
+
 def strip_own_cookies(value: bytes) -> bytes:
     """A Cookie field's value without the cookies of our own pages; what is left of it is as it was."""
     pairs = value.split(b";")

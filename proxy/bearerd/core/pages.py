@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from bearerd.core.markup import Markup, element
-from bearerd.core.problems import TITLES, Problem, problem_fields
+from bearerd.core.problems import Problem, problem_fields, problem_title
 from bearerd.core.style import STYLE
 
 KEY: Final = Markup(
@@ -141,7 +141,7 @@ def build_problem_page(problem: Problem, target: bytes) -> Page:
     if problem.login_url:
         return _build_login_needed(problem, problem.login_url, target)
     return build_message(
-        TITLES[problem.status],
+        problem_title(problem),
         paragraph(f"{sentence(problem.detail)}"),
         paragraph(
             "Status ",

@@ -13,7 +13,7 @@ class Problem:
     """One answer of our own. `code` is what programs test; `detail` is for people and names the cure.
 
     `proxy_error` is a Proxy-Status error type. `close` says that the connection cannot go on. `login_url` is where
-    a person can mend it.
+    a person can mend it. `title` is for those whose status says less than that.
     """
 
     status: int
@@ -23,6 +23,7 @@ class Problem:
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = False
     login_url: str | None = None
+    title: str | None = None
 
 
 TITLES: Final = {
@@ -30,7 +31,10 @@ TITLES: Final = {
     403: "Refused",
     404: "No such page",
     405: "Method not allowed",
+    408: "Request took too long",
+    414: "Request target too long",
     421: "Wrong authority",
+    431: "Request head too large",
     500: "Internal error",
     502: "Upstream broken",
     503: "No token to be had",
@@ -39,11 +43,15 @@ TITLES: Final = {
 }
 
 
+def problem_title(problem: Problem) -> str:
+    return problem.title or TITLES[problem.status]
+
+
 def problem_body(problem: Problem) -> bytes:
     """The JSON document, ending in a newline for people who read it in a terminal."""
     document = {
         "type": f"urn:bearerd:problem:{problem.code}",
-        "title": TITLES[problem.status],
+        "title": problem_title(problem),
         "status": problem.status,
         "code": problem.code,
         "detail": problem.detail,

@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::(.*))?")
 _NAME: Final = re.compile(r"(?:[a-z0-9_][a-z0-9_-]*\.)*[a-z0-9_][a-z0-9_-]*\.?")
+_TOKEN_NAME: Final = b"access_token"  # RFC 6750 section 2.3
+_PAIRS: Final = re.compile(rb"[&;]")
 _BAD_HOST: Final = (
     "has a host that is neither a name nor an address; write it like https://api.example.com/v1"
 )
@@ -50,7 +52,8 @@ class Route:
     """Calls under `prefix` go to `origin` under `base`, with a token of `account`.
 
     `prefix` and `base` are raw paths without a trailing slash; the root is the empty one. `exec_env` has variables
-    that `bearerd exec` sets, each with the path that its value has after the prefix. `cookies` pass if they may.
+    that `bearerd exec` sets, each with the path that its value has after the prefix. `cookies` pass if they may, and so
+    does a call with a token of the client's in its query (`query_token`).
     """
 
     prefix: bytes
@@ -59,6 +62,7 @@ class Route:
     account: str
     exec_env: tuple[tuple[str, str], ...] = ()
     cookies: bool = True
+    query_token: bool = False
 
     @property
     def name(self) -> str:
@@ -140,6 +144,12 @@ def sort_routes(routes: Iterable[Route]) -> tuple[Route, ...]:
 def path_of(target: bytes) -> bytes:
     """The raw path of an origin-form target: everything before the first question mark."""
     return target.partition(b"?")[0]
+
+
+def has_token(target: bytes) -> bool:
+    """Whether the query has a bearer token, however its name is spelt."""
+    names = (pair.partition(b"=")[0] for pair in _PAIRS.split(target.partition(b"?")[2]))
+    return any(unquote_to_bytes(name).strip().lower() == _TOKEN_NAME for name in names)
 
 
 def match_route(routes: tuple[Route, ...], target: bytes) -> Route | None:

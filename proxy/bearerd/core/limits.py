@@ -1,0 +1,61 @@
+"""How large the head of a request may be, and how many clients there may be at once."""
+
+from itertools import chain
+from typing import Final
+
+from bearerd.core.problems import Problem
+
+TARGET_LIMIT: Final = 16 << 10
+FIELD_LIMIT: Final = 32 << 10
+HEAD_LIMIT: Final = 64 << 10
+FIELDS: Final = 128
+SPARE_DESCRIPTORS: Final = 48  # for listeners, stores, token endpoints, commands, refusals
+
+TARGET_TOO_LONG: Final = Problem(
+    414,
+    "target_too_long",
+    "the request target has more than 16 KiB",
+    "http_request_error",
+    close=True,
+)
+HEAD_TOO_LARGE: Final = Problem(
+    431,
+    "head_too_large",
+    "the request has more than 128 header fields, a field over 32 KiB, or over 64 KiB of them together; "
+    "in a browser, clear the cookies of localhost",
+    "http_request_error",
+    close=True,
+)
+HEAD_TIMEOUT: Final = Problem(
+    408,
+    "head_timeout",
+    "the request did not arrive in time; limits.header_read says how long its head may take",
+    "http_request_error",
+    close=True,
+)
+BODY_TIMEOUT: Final = Problem(
+    408,
+    "body_timeout",
+    "the rest of the request body did not come; limits.body_idle says how long it may stop",
+    "http_request_error",
+    close=True,
+)
+TOO_MANY_CONNECTIONS: Final = Problem(
+    503,
+    "too_many_connections",
+    "there are as many connections as limits.connections and the limit of open files allow; close some of them",
+    "http_request_denied",
+    (("Retry-After", "1"),),
+    close=True,
+    title="Too many connections",
+)
+
+
+def is_too_large(headers: tuple[tuple[bytes, bytes], ...]) -> bool:
+    """Whether the fields take up more room on the wire than they may."""
+    return sum(map(len, chain.from_iterable(headers))) + 4 * len(headers) > HEAD_LIMIT
+
+
+def allowed_connections(wanted: int, descriptors: float) -> int:
+    """How many clients there may be where so many files can be open: each call takes two, and some are kept spare."""
+    return int(max(1, min(wanted, (descriptors - SPARE_DESCRIPTORS) // 2)))

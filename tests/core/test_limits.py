@@ -1,0 +1,30 @@
+import math
+
+import pytest
+
+from bearerd.core.limits import HEAD_LIMIT, allowed_connections, is_too_large
+
+
+def test_fields_count_as_they_stand_on_the_wire() -> None:
+    line = b"Name: value\r\n"
+    fits = HEAD_LIMIT // len(line)
+    assert not is_too_large(((b"Name", b"value"),) * fits)
+    assert is_too_large(((b"Name", b"value"),) * (fits + 1))
+    assert not is_too_large(((b"A", b"x" * (HEAD_LIMIT - 5)),))
+    assert is_too_large(((b"A", b"x" * (HEAD_LIMIT - 4)),))
+    assert not is_too_large(())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "descriptors", "allowed"),
+    [
+        (1024, math.inf, 1024),
+        (1024, 1 << 20, 1024),
+        (1024, 1024, 488),
+        (5, 64, 5),
+        (1024, 64, 8),
+        (1024, 3, 1),
+    ],
+)
+def test_each_call_takes_two_descriptors(wanted: int, descriptors: float, allowed: int) -> None:
+    assert allowed_connections(wanted, descriptors) == allowed
