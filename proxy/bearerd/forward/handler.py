@@ -9,11 +9,11 @@ import structlog
 from aiohttp import web
 
 from bearerd.core.guard import Head
-from bearerd.core.headers import build_head, field, request_headers
+from bearerd.core.headers import build_head, count_down, field, request_headers
 from bearerd.core.problems import Problem, broken_upstream, no_token
 from bearerd.core.replay import OPEN, ReplayGate, may_force, replay_rejected
 from bearerd.core.rewrites import rewrite_field
-from bearerd.core.targets import Route, build_target, match_route, path_of
+from bearerd.core.targets import Route, build_target, has_token, match_route, path_of
 from bearerd.core.tokens import TokenSet
 from bearerd.errors import LoginRequired, TokenError, UpstreamError
 from bearerd.forward.reply import CONTINUE, Written, answer_problem, cut_off, relay
@@ -29,6 +29,14 @@ _NO_ROUTE: Final = Problem(
 )
 _BAD_BODY: Final = Problem(
     400, "bad_request", "the request body is not framed as it should be", "http_request_error", close=True
+)
+
+
+_TOKEN_IN_QUERY: Final = Problem(
+    403,
+    "token_in_query",
+    "the query has an access_token, which is the daemon's to give; take it out, or set query_token of the route",
+    "http_request_denied",
 )
 
 
@@ -66,7 +74,7 @@ class Forwarder:
         self._managers = managers
         self._pool = pool
         self._budget = budget
-        self._via = f"1.1 {pseudonym}".encode()
+        self._via = {(1, minor): f"1.{minor} {pseudonym}".encode() for minor in (0, 1)}
         self._access = access
         self._login_urls = login_urls or {}
         self._login_needed = login_needed
@@ -78,6 +86,8 @@ class Forwarder:
         route = match_route(self._routes, head.target)
         if route is None:
             return answer_problem(_NO_ROUTE, head)
+        if b"?" in head.target and not route.query_token and has_token(head.target):
+            return answer_problem(_TOKEN_IN_QUERY, head)
         call = _Call(request, head, route, self._spool(request, head))
         try:
             answer = await self._forward(call)
@@ -169,9 +179,9 @@ class Forwarder:
         length = field(head.headers, b"content-length")
         chunked = call.body is not None and length is None
         headers = request_headers(
-            head.headers,
+            count_down(head.headers) if head.method == "OPTIONS" else head.headers,
             authority=route.origin.authority.encode("ascii"),
-            via=self._via,
+            via=self._via[head.version],
             framing=_framing(length, chunked=chunked),
             authorization=b"Bearer " + token.access_token.reveal().encode("ascii"),
             cookies=route.cookies,
