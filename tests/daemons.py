@@ -19,13 +19,17 @@ STOP_S: Final = 20.0
 class RunningDaemon:
     """`bearerd run` on a port of the system's choice, with `toml` as its configuration (without `[listen]`).
 
-    Its control socket is below `runtime`, or where this process's environment says.
+    Its control socket is below `runtime`, or where this process's environment says. `descriptors` is how many files it
+    may have open.
 
     Leaving the context sends SIGTERM and checks that the exit status is 0.
     """
 
-    def __init__(self, folder: Path, toml: str, runtime: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, toml: str, runtime: Path | None = None, *, descriptors: int | None = None
+    ) -> None:
         self._runtime = runtime
+        self._shell = ("sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh") if descriptors else ()
         self._file = folder / "bearerd.toml"
         self._file.write_text("[listen]\nport = 0\n" + toml)
         self._file.chmod(0o600)
@@ -50,6 +54,7 @@ class RunningDaemon:
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
+            *self._shell,
             *(sys.executable, "-m", "bearerd", "run", "-c", str(self._file)),
             stdin=DEVNULL,
             stdout=DEVNULL,

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +62,15 @@ def free_port() -> int:
 async def get(url: str) -> tuple[int, str]:
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         return response.status, await response.text()
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """The status of the answer on a connection; nothing where it is closed instead."""
+    host, port = writer.get_extra_info("peername")[:2]
+    with suppress(ConnectionError):
+        writer.write(f"GET /x HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        return (await reader.readline())[9:12]
+    return b""
 
 
 class TestListen:
@@ -287,6 +296,24 @@ class TestProcess:
                 assert (await get(f"{daemon.url}/x"))[0] == 200
         assert "daemon.stopped" in daemon.log
         assert "static-token" not in daemon.log
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit for Windows")
+    async def test_few_descriptors_are_enough_and_never_run_out(self, tmp_path: Path) -> None:
+        async with ApiUpstream(accept_any_of({"static-token"})) as api:
+            toml = f'[accounts.a]\ntoken = "static-token"\n[routes."/"]\nupstream = "{api.url}"\n'
+            async with RunningDaemon(tmp_path, toml, descriptors=64) as daemon:
+                for _ in range(2):
+                    crowd = [await asyncio.open_connection("127.0.0.1", daemon.port) for _ in range(200)]
+                    statuses = await asyncio.gather(*(ask(reader, writer) for reader, writer in crowd))
+                    assert statuses.count(b"200") == 8
+                    assert set(statuses) == {b"200", b"503", b""}
+                    for _, writer in crowd:
+                        writer.transport.abort()
+                    await asyncio.sleep(0.2)
+                    assert (await get(f"{daemon.url}/x"))[0] == 200
+        assert daemon.log.count("connections.full") == 2
+        assert "connections.fewer" in daemon.log
+        assert "library.message" not in daemon.log
 
     async def test_a_second_signal_does_not_wait(self, tmp_path: Path) -> None:
         async def never(token: str) -> bool:

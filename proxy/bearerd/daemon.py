@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import math
 import os
 import secrets
 import signal
@@ -12,7 +13,6 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import structlog
-from aiohttp import web
 
 from bearerd.assembly import (
     SystemClock,
@@ -30,12 +30,14 @@ from bearerd.control.status import build_status
 from bearerd.control.terminal import TerminalLogins
 from bearerd.core.accounts import Account
 from bearerd.core.configuration import Configuration, Listen
+from bearerd.core.limits import allowed_connections
 from bearerd.core.reach import Reach, build_reach
 from bearerd.errors import CannotListen, ConfigError
 from bearerd.forward.handler import Forwarder
 from bearerd.forward.spool import SpoolBudget
 from bearerd.forward.upstream import UpstreamPool
 from bearerd.front import Front
+from bearerd.gate import Gate
 from bearerd.hooks import LoginHook
 from bearerd.listening import open_sockets
 from bearerd.logs import frames
@@ -45,11 +47,7 @@ from bearerd.tokens.manager import TokenManager
 
 T = TypeVar("T")
 
-DRAIN_S: Final = 8.0  # container runtimes kill at 10 s
 CUT_OFF_S: Final = 0.1  # for the server to end what the drain has not
-KEEPALIVE_S: Final = 75.0
-LINE_LIMIT: Final = 16 << 10
-FIELD_LIMIT: Final = 32 << 10
 
 
 class Daemon:
@@ -69,7 +67,7 @@ class Daemon:
         self._pool = UpstreamPool()
         self._starting: asyncio.Task[None]
         self._servers: list[asyncio.Server] = []
-        self._server: web.Server | None = None
+        self._server: Gate | None = None
         self._hook = LoginHook(configuration.on_login_needed, self._clock, os.environ)
         self._browsers: BrowserLogins
         self.logins: Logins
@@ -100,15 +98,7 @@ class Daemon:
         self.logins = self._build_logins()
         self._browsers = BrowserLogins(self.logins, reach.landings, reach.guard)
         self._front = self._build_front(reach, pseudonym)
-        self._server = web.Server(
-            self._front,
-            handler_cancellation=True,
-            keepalive_timeout=KEEPALIVE_S,
-            access_log=None,
-            auto_decompress=False,
-            max_line_size=LINE_LIMIT,
-            max_field_size=FIELD_LIMIT,
-        )
+        self._server = self._build_gate()
         loop = asyncio.get_running_loop()
         self._servers = [await loop.create_server(self._server, sock=sock) for sock in sockets]
         self._starting = asyncio.create_task(self._start_accounts())
@@ -137,15 +127,17 @@ class Daemon:
     def _vault_of(self, account: Account) -> Vault | None:
         return self._vault if needs_vault(account, self._configuration.store) else None
 
-    async def stop(self, drain_s: float = DRAIN_S) -> None:
-        """Take no new calls, let those in flight finish within `drain_s`, then save what is being refreshed."""
+    async def stop(self, drain_s: float | None = None) -> None:
+        """Take no new calls, let those in flight finish within `drain_s` (by default the limit that is set), then save
+        what is being refreshed.
+        """
         for server in self._servers:
             server.close()
         if self._control is not None:
             await self._control.aclose()
         if self._server is not None:
             self._server.pre_shutdown()
-            await self._front.drained(drain_s)
+            await self._front.drained(self._configuration.limits.drain_s if drain_s is None else drain_s)
             await self._server.shutdown(CUT_OFF_S)
         self._starting.cancel()
         await asyncio.gather(self._starting, return_exceptions=True)
@@ -186,6 +178,13 @@ class Daemon:
             if vault is not None:
                 self._shared[vault.entry(account)] = name
         return Logins(parties, self._clock)
+
+    def _build_gate(self) -> Gate:
+        limits = self._configuration.limits
+        most = allowed_connections(limits.connections, descriptor_limit())
+        if most < limits.connections:
+            self._log.warning("connections.fewer", connections=most, because="the limit of open files is low")
+        return Gate(self._front, limits, most)
 
     def _build_front(self, reach: Reach, pseudonym: str) -> Front:
         limits = self._configuration.limits
@@ -272,6 +271,16 @@ def raise_descriptor_limit() -> None:
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def descriptor_limit() -> float:
+    """How many files this process may have open."""
+    if sys.platform == "win32":
+        return math.inf
+    import resource  # noqa: PLC0415  # there is none for Windows
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

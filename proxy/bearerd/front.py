@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 import structlog
 from aiohttp import web
@@ -13,7 +13,7 @@ from bearerd.core.guard import Guard, Head, is_own, refuse
 from bearerd.core.problems import Problem
 from bearerd.core.targets import path_of
 from bearerd.forward.handler import Forwarder
-from bearerd.forward.reply import answer_problem
+from bearerd.forward.reply import Written, answer_problem, end_with
 from bearerd.logs import frames
 
 _DEFECT: Final = Problem(
@@ -53,7 +53,7 @@ class Front:
         head = read_head(request, self._guard)
         problem = refuse(self._guard, head)
         if problem is not None:
-            return self._refused(head, problem)
+            return cast(web.StreamResponse, self._refused(request, head, problem))
         try:
             if is_own(self._guard, head.target):
                 page = await self._pages.answer(request, head)
@@ -65,7 +65,7 @@ class Front:
             self._log.error("request.defect", trace=frames(exc))
             return answer_problem(_DEFECT, head)
 
-    def _refused(self, head: Head, problem: Problem) -> web.Response:
+    def _refused(self, request: web.BaseRequest, head: Head, problem: Problem) -> web.Response | Written:
         path = path_of(head.target).decode("latin-1")
         self._log.warning("request.refused", problem=problem.code, method=head.method, path=path)
-        return answer_problem(problem, head)
+        return end_with(request.transport, problem, head) if problem.close else answer_problem(problem, head)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from bearerd.core.guard import Head
 from bearerd.core.headers import build_head, count_down, field, request_headers
+from bearerd.core.limits import BODY_TIMEOUT
 from bearerd.core.problems import Problem, broken_upstream, no_token
 from bearerd.core.replay import OPEN, ReplayGate, may_force, replay_rejected
 from bearerd.core.rewrites import rewrite_field
@@ -17,7 +18,7 @@ from bearerd.core.targets import Route, build_target, has_token, match_route, pa
 from bearerd.core.tokens import TokenSet
 from bearerd.errors import LoginRequired, TokenError, UpstreamError
 from bearerd.forward.reply import CONTINUE, Written, answer_problem, cut_off, relay
-from bearerd.forward.spool import Spool, SpoolBudget
+from bearerd.forward.spool import BodyStalled, Spool, SpoolBudget
 from bearerd.forward.upstream import BodyError, UpstreamPool, UpstreamRequest, UpstreamResponse
 from bearerd.tokens.manager import TokenManager
 
@@ -105,7 +106,8 @@ class Forwarder:
         except UpstreamError as error:
             return answer_problem(broken_upstream(error), call.head)
         except BodyError:
-            return answer_problem(_BAD_BODY, call.head)
+            stalled = isinstance(call.request.content.exception(), BodyStalled)
+            return answer_problem(BODY_TIMEOUT if stalled else _BAD_BODY, call.head)
         transport = call.request.transport  # the server lets go of it before it cancels us
         rewrite = partial(rewrite_field, self._routes, call.route, call.head.target)
         try:

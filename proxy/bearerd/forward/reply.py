@@ -5,6 +5,7 @@ import socket
 import struct
 import sys
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
@@ -19,6 +20,7 @@ from bearerd.forward.upstream import UpstreamResponse
 
 _BODILESS: Final = frozenset({204, 304})
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+UNREAD: Final = Head("", b"", (1, 1), ())
 _SERVER: Final = f"bearerd/{__version__}"
 
 
@@ -41,18 +43,40 @@ class Written:
 
 def answer_problem(problem: Problem, head: Head) -> web.Response:
     """A problem as a response of the server's own kind: a page for a person's browser, JSON for all others."""
-    if wants_page(head):
-        page = build_problem_page(problem, head.target)
-        body, fields = render(page), problem_page_headers(problem, page)
-    else:
-        body, fields = problem_body(problem), problem_headers(problem)
+    fields, body = _show(problem, head)
     response = web.Response(status=problem.status, body=body)
     for name, value in fields:
         response.headers[name] = value
-    response.headers["Server"] = _SERVER
     if problem.close:
         response.force_close()
     return response
+
+
+def _show(problem: Problem, head: Head) -> tuple[list[tuple[str, str]], bytes]:
+    if not wants_page(head):
+        return [*problem_headers(problem), ("Server", _SERVER)], problem_body(problem)
+    page = build_problem_page(problem, head.target)
+    return [*problem_page_headers(problem, page), ("Server", _SERVER)], render(page)
+
+
+def last_answer(problem: Problem, head: Head = UNREAD) -> bytes:
+    """A problem in wire form, after which the connection ends. `head` is what could be read of the request."""
+    fields, body = _show(problem, head)
+    fields += [("Content-Length", str(len(body))), ("Connection", "close")]
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+    start_line = b"HTTP/1.1 %d %b" % (problem.status, HTTPStatus(problem.status).phrase.encode())
+    return build_head(start_line, raw) + (b"" if head.method == "HEAD" else body)
+
+
+def end_with(transport: asyncio.Transport | None, problem: Problem, head: Head = UNREAD) -> Written:
+    """Answer and say that this was all, so that the client stops. What it still sends has not to be read as a request.
+
+    The connection is not closed: that would reset it while bytes come in, and the client might lose the answer.
+    """
+    if transport is not None and not transport.is_closing():
+        transport.write(last_answer(problem, head))
+        transport.write_eof()
+    return Written(problem.status, keep_alive=False)
 
 
 async def relay(request: web.BaseRequest, response: UpstreamResponse, rewrite: Rewrite) -> Written:

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from aiohttp import StreamReader
 
 
+class BodyStalled(Exception):  # noqa: N818  # what happened to the body, not an error of anybody's
+    """The client has stopped in the middle of its request body for longer than it may."""
+
+
 @dataclass(slots=True)
 class SpoolBudget:
     """Bytes that all spools together may keep, and how many each may."""

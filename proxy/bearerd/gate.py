@@ -1,0 +1,323 @@
+"""The client's side of connections: how many there are, how large and how slow the requests on them may be.
+
+aiohttp's server reads the requests. What it leaves open is closed here: it has no time limit for a head or a body under
+way, does not tell the reader of a chunked body that it is broken, and drops what is left of an upload when it is to end.
+"""
+
+import asyncio
+from enum import Enum, auto
+from typing import Final, cast
+
+import structlog
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo, _RequestHandler
+
+from bearerd.core.configuration import Limits
+from bearerd.core.limits import (
+    FIELD_LIMIT,
+    FIELDS,
+    HEAD_LIMIT,
+    HEAD_TIMEOUT,
+    HEAD_TOO_LARGE,
+    TARGET_LIMIT,
+    TARGET_TOO_LONG,
+    TOO_MANY_CONNECTIONS,
+)
+from bearerd.core.problems import Problem
+from bearerd.forward.reply import end_with, last_answer
+from bearerd.forward.spool import BodyStalled
+
+READ_BUFFER: Final = 1 << 16  # of a body; the server stops reading at twice as much
+LINGER_S: Final = 1.0  # for a client to read the last answer
+REFUSALS: Final = 8  # that are said at the same time; whoever comes beside them is told nothing
+_UNREADABLE: Final = Problem(
+    400, "bad_request", "this is not an HTTP request that can be read", "http_request_error", close=True
+)
+_DEFECT: Final = Problem(
+    500, "internal_error", "bearerd met an error of its own", "proxy_internal_error", close=True
+)
+
+
+class Gate(web.Server):
+    """aiohttp's low-level server, with limits. `connections` is how many it serves at once."""
+
+    def __init__(self, handler: _RequestHandler, limits: Limits, connections: int) -> None:
+        super().__init__(
+            handler,
+            request_factory=self._begin,
+            handler_cancellation=True,
+            keepalive_timeout=limits.keep_alive_s,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=TARGET_LIMIT,
+            max_field_size=FIELD_LIMIT,
+            max_headers=FIELDS,
+            read_bufsize=READ_BUFFER,
+        )
+        self.limits = limits
+        self.served = 0
+        self.refusals: set[asyncio.Transport] = set()
+        self._most = connections
+        self._full = False
+        self._log = structlog.get_logger("bearerd.gate")
+
+    def __call__(self) -> RequestHandler:
+        return Client(self, self._loop, **self._kwargs)
+
+    def admit(self) -> bool:
+        """Count one more, if there may be. That there may not is logged once, until half of them have left."""
+        if self.served < self._most:
+            self.served += 1
+            return True
+        if not self._full:
+            self._log.warning("connections.full", connections=self.served)
+        self._full = True
+        return False
+
+    def leave(self) -> None:
+        """One less."""
+        self.served -= 1
+        self._full = self._full and self.served > self._most // 2
+
+    def pre_shutdown(self) -> None:
+        """Take no new request; those under way come to their end."""
+        for client in self.connections:
+            cast(Client, client).finish()
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # as the server has it
+        """Close every connection; what is under way has `timeout` seconds."""
+        for transport in self.refusals:
+            transport.abort()
+        await super().shutdown(timeout)
+
+    def tell(self, problem: Problem) -> None:
+        """Log that a client was refused before its request could be read."""
+        self._log.warning("request.unreadable", problem=problem.code)
+
+    def _begin(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> web.BaseRequest:
+        protocol.taken = payload  # type: ignore[attr-defined]  # a `Client`, always
+        return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
+
+
+class _Part(Enum):
+    """What the client is in the middle of sending."""
+
+    NONE = auto()
+    HEAD = auto()
+    BODY = auto()
+
+
+class _Refused(HttpProcessingError):  # noqa: N818  # what is done with a request, not an error of anybody's
+    """A request that the parser has nothing against so far."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(code=problem.status, message=problem.code)
+        self.problem = problem
+
+
+class Client(RequestHandler):
+    """One connection. A timer runs where a head or a body did not come in one piece, one at most.
+
+    It is not set anew for each piece: it looks when it is due whether anything came. `taken` is the body of the
+    request that was last taken up.
+    """
+
+    __slots__ = ("_broken", "_finishing", "_gate", "_heard_at", "_part", "_size", "_timer", "taken")
+
+    def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop, **settings: object) -> None:
+        super().__init__(gate, loop=loop, **settings)  # type: ignore[arg-type]  # as `web.Server` has it
+        self._gate = gate
+        self._part = _Part.NONE
+        self._size = 0  # of a head under way
+        self._heard_at = 0.0  # the first byte of a head, the last one of a body
+        self._timer: asyncio.TimerHandle | None = None
+        self._broken = False  # nothing that still comes is a request
+        self._finishing = False
+        self.taken: StreamReader = EMPTY_PAYLOAD
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._gate.admit():
+            super().connection_made(transport)
+        else:
+            _Refusal(self._gate, cast(asyncio.Transport, transport), self._loop)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._gate.leave()
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """A request that comes in one piece, as most do, costs no more than this look at it."""
+        if self._broken:
+            return
+        count = self._request_count
+        super().data_received(data)
+        new = self._request_count > count
+        if new and self._part is _Part.NONE:
+            message, payload = self._messages[-1]
+            if payload.is_eof() and type(message) is RawRequestMessage:
+                return
+        if not (self._close or self._force_close):
+            self._examine(data, new=new)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """It was we who kept the client waiting."""
+        if self._part is _Part.BODY:
+            self._heard_at = self._loop.time()
+        super().resume_reading(resume_parser)
+
+    def finish(self) -> None:
+        """Take no further request; one whose body is still coming is read to its end."""
+        self._finishing = True
+        if self._part is not _Part.BODY:
+            self.close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what could not be read. Nothing of it is shown or logged: it may hold anything."""
+        del request, message
+        if isinstance(exc, ConnectionError):
+            raise exc
+        problem = _explain(exc) if status == 400 or isinstance(exc, _Refused) else _DEFECT
+        self._gate.tell(problem)
+        return cast(web.StreamResponse, end_with(self.transport, problem))
+
+    def _examine(self, data: bytes, *, new: bool) -> None:
+        """What state the bytes that came have left the connection in."""
+        message, payload = self._messages[-1] if self._messages else (None, self.taken)
+        if isinstance(message, _ErrInfo):
+            self._break(message)
+        elif self._upgraded or self._payload_parser is not None:
+            self._part = _Part.NONE
+        elif not payload.is_eof():
+            self._wait_for(_Part.BODY)
+        elif new or self._part is _Part.BODY:
+            self._part = _Part.NONE
+            if self._finishing:
+                self.close()
+        elif self._part is _Part.HEAD or data.strip(b"\r\n"):
+            self._read_on(len(data))
+
+    def _read_on(self, size: int) -> None:
+        """A head is not complete yet."""
+        if self._part is not _Part.HEAD:
+            self._wait_for(_Part.HEAD)
+            self._size = 0
+            self.keep_alive(True)  # stops the server's own timer, which is for idle connections
+        self._size += size
+        if self._size > HEAD_LIMIT + TARGET_LIMIT:
+            self._refuse(HEAD_TOO_LARGE)
+
+    def _wait_for(self, part: _Part) -> None:
+        self._part = part
+        self._heard_at = self._loop.time()
+        due = self._heard_at + self._limit_s
+        if self._timer is None or self._timer.when() > due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(due, self._look)
+
+    @property
+    def _limit_s(self) -> float:
+        limits = self._gate.limits
+        return limits.header_read_s if self._part is _Part.HEAD else limits.body_idle_s
+
+    def _look(self) -> None:
+        """Whether what was waited for has come too late."""
+        self._timer = None
+        if self._part is _Part.NONE:
+            return
+        now = self._loop.time()
+        if self._held_back:
+            self._heard_at = now
+        due = self._heard_at + self._limit_s
+        if now < due:
+            self._timer = self._loop.call_at(due, self._look)
+        elif self._part is _Part.HEAD:
+            self._refuse(HEAD_TIMEOUT)
+        else:
+            self._give_up()
+
+    @property
+    def _held_back(self) -> bool:
+        """Whether it is we who do not read on, or who have not answered what came before."""
+        if self._part is _Part.HEAD:
+            return self._waiter is None
+        return self._reading_paused or self._buffer_paused
+
+    def _give_up(self) -> None:
+        """The body will not come any more; whoever reads it gets to know."""
+        self._broken, self._part = True, _Part.NONE
+        payload = self._messages[-1][1] if self._messages else self.taken
+        payload.set_exception(BodyStalled())
+
+    def _break(self, message: _ErrInfo) -> None:
+        """The parser has given up: in a body, which its reader must be told, or between requests."""
+        self._messages.pop()
+        self._broken, self._part = True, _Part.NONE
+        body = self._messages[-1][1] if self._messages else self.taken
+        if body.is_eof():
+            self._messages.append((message, self._linger()))
+        else:
+            body.set_exception(RequestPayloadError())
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer with `problem` when all that came before has been answered, and read no further."""
+        self._broken, self._part = True, _Part.NONE
+        error = _Refused(problem)
+        self._messages.append((_ErrInfo(problem.status, error, error.message), self._linger()))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _linger(self) -> StreamReader:
+        """A body that ends after a while: until then the server takes and drops whatever comes."""
+        payload = StreamReader(self, READ_BUFFER, loop=self._loop)
+        self._loop.call_later(LINGER_S, payload.feed_eof)
+        return payload
+
+
+def _explain(exc: BaseException | None) -> Problem:
+    if isinstance(exc, _Refused):
+        return exc.problem
+    if isinstance(exc, LineTooLong):
+        return TARGET_TOO_LONG if exc.args[1] == TARGET_LIMIT else HEAD_TOO_LARGE
+    if isinstance(exc, HttpProcessingError) and exc.message.startswith("Too many headers"):
+        return HEAD_TOO_LARGE
+    return _UNREADABLE
+
+
+class _Refusal(asyncio.Protocol):
+    """A connection over the limit: told so, and closed when the client has, or after a moment."""
+
+    def __init__(self, gate: Gate, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._refusals, self._transport = gate.refusals, transport
+        self._refusals.add(transport)
+        transport.set_protocol(self)
+        self._timer = loop.call_later(LINGER_S, transport.abort)
+        if len(self._refusals) > REFUSALS:
+            transport.abort()
+        else:
+            transport.write(last_answer(TOO_MANY_CONNECTIONS))
+            transport.write_eof()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        del exc
+        self._refusals.discard(self._transport)
+        self._timer.cancel()
