@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,11 @@ HEADINGS = {
     "log": "[log]",
 }
 KEYS_OF_THE_KEY = {"key_source", "key_file", "key_secret_file"}
+PARSERS: dict[str, Callable[[object], object]] = {
+    "replay_body": parse_size,
+    "replay_total": parse_size,
+    **dict.fromkeys(("command_timeout", "header_read", "body_idle", "keep_alive", "drain"), parse_duration),
+}
 NAMES = {"accounts": "name", "routes": "/prefix/"}
 SETTINGS = [(section, key) for section, table in (SINGLE | NAMED).items() for key in table.model_fields]
 
@@ -73,8 +79,8 @@ def test_documented_defaults_are_the_real_ones(section: str, key: str) -> None:
     if default is None or default is PydanticUndefined:
         return
     shown = json.loads(rows(section)[key][2].strip("`"))
-    parse = {"replay_body": parse_size, "replay_total": parse_size, "command_timeout": parse_duration}
-    assert parse.get(key, lambda value: value)(shown) == default
+    parse = PARSERS.get(key)
+    assert (parse(shown) if parse else shown) == default
 
 
 def test_variables_in_the_document_exist() -> None:
@@ -119,14 +125,18 @@ def test_the_example_loads_with_everything_taken_in(folder: Path, key: str) -> N
     assert expected - {f"store.{name}" for name in excluded} - {"store.key_secret"} <= found
 
 
+DEFAULTS = [
+    *("port", "hosts", "cookies", "query_token", "level", "format", "access", "kind", "key_source"),
+    *SINGLE["limits"].model_fields,
+]
+
+
 def test_the_defaults_the_example_shows(folder: Path) -> None:
     """What is not taken in is what holds anyway, but for the list that is empty."""
     plain = folder / "bearerd.toml"
     plain.write_text(EXAMPLE)
     taken_in = folder / "all.toml"
-    taken_in.write_text(
-        re.sub(r"(?m)^#(?=(port|hosts|cookies|replay_\w+|level|format|access|kind|key_source) )", "", EXAMPLE)
-    )
+    taken_in.write_text(re.sub(rf"(?m)^#(?=({'|'.join(DEFAULTS)}) )", "", EXAMPLE))
     assert load(taken_in, {}, {}).configuration == load(plain, {}, {}).configuration
 
 

@@ -106,6 +106,11 @@ def test_every_setting_is_taken_over(folder: Path) -> None:
         [limits]
         replay_body = "64KiB"
         replay_total = 10_000_000
+        connections = 7
+        header_read = "500ms"
+        body_idle = 2
+        keep_alive = "3s"
+        drain = "4s"
         [log]
         level = "debug"
         format = "json"
@@ -115,7 +120,7 @@ def test_every_setting_is_taken_over(folder: Path) -> None:
     assert found.listen == Listen(
         ("127.0.0.2", "::1"), 0, frozenset({"api.test", "api.test:8080", "[fd00::1]:80"})
     )
-    assert found.limits == Limits(65_536, 10_000_000)
+    assert found.limits == Limits(65_536, 10_000_000, 7, 0.5, 2.0, 3.0, 4.0)
     assert found.log == Logging("debug", "json", access=False)
 
 
@@ -244,6 +249,8 @@ def test_the_environment_alone() -> None:
         "BEARERD_ROUTES__/__UPSTREAM": "https://api.example.com",
         "BEARERD_ROUTES__/Svc__v1/__UPSTREAM": "https://svc.example.com",
         "BEARERD_LIMITS__REPLAY_BODY": "4096",
+        "BEARERD_LIMITS__CONNECTIONS": "64",
+        "BEARERD_LIMITS__DRAIN": "1m",
         "BEARERD_SERVICE_HOST": "10.0.0.1",
         "BEARERD_PORT": "tcp://10.0.0.1:6750",
         "BEARERD_PORT_6750_TCP_ADDR": "10.0.0.1",
@@ -252,7 +259,7 @@ def test_the_environment_alone() -> None:
     found = load(None, {}, environ | {"BEARERD_CONFIG": os.devnull}).configuration
     assert found.accounts["work"].source == CommandSource(("tool", "a,b"), 5.0)
     assert [route.name for route in found.routes] == ["/Svc__v1", "/"]
-    assert found.limits.replay_body == 4096
+    assert (found.limits.replay_body, found.limits.connections, found.limits.drain_s) == (4096, 64, 60.0)
 
 
 def test_a_variable_means_the_route_of_the_file(folder: Path) -> None:
@@ -272,6 +279,24 @@ def test_upstreams_by_flag_or_variable(folder: Path, by_flag: bool) -> None:
         parse_route("/svc/", "https://svc.example.com/a=b", "work"),
         parse_route("/", "https://new.example.com", "other"),
     )
+
+
+def test_a_route_that_lets_tokens_in_queries_pass(folder: Path) -> None:
+    assert not configure(folder, STATIC + ROOT).routes[0].query_token
+    assert configure(folder, STATIC + ROOT + "query_token = true\n").routes[0].query_token
+
+
+@pytest.mark.parametrize("written", ["0", "-1", '"many"', "1.5", "true"])
+def test_a_number_of_connections_that_is_none(folder: Path, written: str) -> None:
+    refusal = refuse(folder, STATIC + ROOT + f"[limits]\nconnections = {written}\n")
+    assert refusal.startswith("limits.connections: ")
+
+
+@pytest.mark.parametrize("key", ["header_read", "body_idle", "keep_alive", "drain"])
+def test_a_limit_that_is_no_time(folder: Path, key: str) -> None:
+    for written in ("0", '"never"', "-1"):
+        refusal = refuse(folder, STATIC + ROOT + f"[limits]\n{key} = {written}\n")
+        assert refusal.startswith(f"limits.{key}: is not a duration")
 
 
 def test_a_route_without_cookies(folder: Path) -> None:

@@ -16,7 +16,16 @@ from bearerd.core.redaction import MASK, Secret
 from bearerd.core.targets import Route, parse_origin, parse_route, sort_routes
 from bearerd.settings.accounts import KEYS, build_account, check_account, settle
 from bearerd.settings.files import Invalid, PathOf, Problem
-from bearerd.settings.model import NAMED, SINGLE, AccountTable, ListenTable, RouteTable, Settings, StoreTable
+from bearerd.settings.model import (
+    NAMED,
+    SINGLE,
+    AccountTable,
+    LimitsTable,
+    ListenTable,
+    RouteTable,
+    Settings,
+    StoreTable,
+)
 from bearerd.settings.problems import Problems, describe, setting_name, suggest
 from bearerd.settings.sources import PRECEDENCE, SettingPath, Values, build_tree, is_table
 from bearerd.settings.store import build_store, check_store, find_unfit, settle_store, used_keys
@@ -95,7 +104,7 @@ def build_configuration(
         if text is not None:
             problems.add(_name(("accounts", name, "redirect_uri"), values), text)
     routes = _build_routes(settled, values, problems)
-    limits = Limits(settings.limits.replay_body, settings.limits.replay_total)
+    limits = _build_limits(settings.limits)
     if limits.replay_body > limits.replay_total:
         name = _name(("limits", "replay_body"), values)
         problems.add(name, "is more than limits.replay_total; make it smaller, or that one larger")
@@ -115,6 +124,18 @@ def build_configuration(
 
 def _build_listen(table: ListenTable) -> Listen:
     return Listen(tuple(table.hosts), table.port, frozenset(table.allowed_hosts), table.public_url)
+
+
+def _build_limits(table: LimitsTable) -> Limits:
+    return Limits(
+        replay_body=table.replay_body,
+        replay_total=table.replay_total,
+        connections=table.connections,
+        header_read_s=table.header_read,
+        body_idle_s=table.body_idle,
+        keep_alive_s=table.keep_alive,
+        drain_s=table.drain,
+    )
 
 
 def _check_redirect(uri: str | None, public_url: str | None) -> str | None:
@@ -191,7 +212,7 @@ def _build_route(prefix: str, table: RouteTable) -> Route:
     """Raises ValueError."""
     route = parse_route(prefix, table.upstream, str(table.account))
     exec_env = tuple(split_variable(variable) for variable in table.exec_env)
-    return replace(route, exec_env=exec_env, cookies=table.cookies)
+    return replace(route, exec_env=exec_env, cookies=table.cookies, query_token=table.query_token)
 
 
 def _check_account_of(table: RouteTable, names: list[str]) -> str | None:

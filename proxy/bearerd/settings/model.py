@@ -103,6 +103,7 @@ class RouteTable(Table):
     account: Text | None = None
     exec_env: list[Annotated[str, AfterValidator(parse_variable)]] = []
     cookies: bool = True
+    query_token: bool = False
 
 
 class LimitsTable(Table):
@@ -110,6 +111,11 @@ class LimitsTable(Table):
 
     replay_body: Size = _LIMITS.replay_body
     replay_total: Size = _LIMITS.replay_total
+    connections: int = Field(_LIMITS.connections, ge=1)
+    header_read: Duration = _LIMITS.header_read_s
+    body_idle: Duration = _LIMITS.body_idle_s
+    keep_alive: Duration = _LIMITS.keep_alive_s
+    drain: Duration = _LIMITS.drain_s
 
 
 class StoreTable(Table):
