@@ -1,7 +1,8 @@
 """The client's side of connections: how many there are, how large and how slow the requests on them may be.
 
 aiohttp's server reads the requests. What it leaves open is closed here: it has no time limit for a head or a body under
-way, does not tell the reader of a chunked body that it is broken, and drops what is left of an upload when it is to end.
+way, does not tell the reader of a chunked body that it is broken, drops what is left of an upload when it is to end, and
+loses what a client sends right behind a request that offers an upgrade other than to WebSocket.
 """
 
 import asyncio
@@ -133,17 +134,28 @@ class Client(RequestHandler):
     request that was last taken up.
     """
 
-    __slots__ = ("_broken", "_finishing", "_gate", "_heard_at", "_part", "_size", "_timer", "taken")
+    __slots__ = (
+        "_broken",
+        "_finishing",
+        "_gate",
+        "_heard_at",
+        "_offers",
+        "_part",
+        "_size",
+        "_timer",
+        "taken",
+    )
 
     def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop, **settings: object) -> None:
         super().__init__(gate, loop=loop, **settings)  # type: ignore[arg-type]  # as `web.Server` has it
         self._gate = gate
         self._part = _Part.NONE
-        self._size = 0  # of a head under way
+        self._size = 0  # of a head under way, or what there was of a body
         self._heard_at = 0.0  # the first byte of a head, the last one of a body
         self._timer: asyncio.TimerHandle | None = None
         self._broken = False  # nothing that still comes is a request
         self._finishing = False
+        self._offers = False  # the request under way offers an upgrade that the parser does not know
         self.taken: StreamReader = EMPTY_PAYLOAD
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -167,7 +179,7 @@ class Client(RequestHandler):
         new = self._request_count > count
         if new and self._part is _Part.NONE:
             message, payload = self._messages[-1]
-            if payload.is_eof() and type(message) is RawRequestMessage:
+            if payload.is_eof() and type(message) is RawRequestMessage and not message.upgrade:
                 return
         if not (self._close or self._force_close):
             self._examine(data, new=new)
@@ -206,14 +218,32 @@ class Client(RequestHandler):
             self._break(message)
         elif self._upgraded or self._payload_parser is not None:
             self._part = _Part.NONE
-        elif not payload.is_eof():
-            self._wait_for(_Part.BODY)
         elif new or self._part is _Part.BODY:
-            self._part = _Part.NONE
-            if self._finishing:
-                self.close()
+            self._follow(data, payload, message if new else None)
         elif self._part is _Part.HEAD or data.strip(b"\r\n"):
             self._read_on(len(data))
+
+    def _follow(self, data: bytes, body: StreamReader, message: RawRequestMessage | None) -> None:
+        """A request has come as far as the end of `data`, or to its own; `message` is its head, if it has just come."""
+        if message is not None:
+            self._offers = message.upgrade
+        if self._offers and body.is_eof() and self._has_more(data, body, new=message is not None):
+            self._finishing = True
+        self._size = body.total_bytes
+        if not body.is_eof():
+            self._wait_for(_Part.BODY)
+            return
+        self._part = _Part.NONE
+        if self._finishing:
+            self.close()
+
+    def _has_more(self, data: bytes, body: StreamReader, *, new: bool) -> bool:
+        """Whether `data` may go on behind the request that ends in it. The parser has lost that: nobody can answer it."""
+        if new:
+            data, before = data.partition(b"\r\n\r\n")[2], 0
+        else:
+            before = self._size
+        return len(data) != body.total_bytes - before
 
     def _read_on(self, size: int) -> None:
         """A head is not complete yet."""

@@ -235,6 +235,19 @@ async def test_max_forwards_that_is_used_up_ends_here() -> None:
         await settled(server)
 
 
+async def test_a_person_is_refused_with_a_page() -> None:
+    async with gate() as (daemon, server):
+        for method, bodiless in (("GET", False), ("HEAD", True)):
+            async with wire(daemon) as client:
+                client.write(f"{method} / HTTP/1.1", "Host: evil.test", "Accept: text/html", host=False)
+                async with asyncio.timeout(1):
+                    head, _, body = (await client.reader.read()).partition(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 421 Misdirected Request\r\n")
+                assert (b"Content-Type: text/html" in head) is not bodiless
+                assert (body == b"") is bodiless
+        await settled(server)
+
+
 # ---------------------------------------------------------------- a client's token in the query
 
 
@@ -387,6 +400,19 @@ async def test_a_head_over_the_limits(lines: list[str], expected: tuple[int, str
         await settled(server)
 
 
+async def test_a_head_that_is_too_large_behind_a_call_leaves_its_answer_whole() -> None:
+    async with gate([read, pause(0.3), send(HI), hang]) as (daemon, server), wire(daemon) as client:
+        client.write("GET / HTTP/1.1")
+        await asyncio.sleep(0.02)
+        client.writer.write(b"GET / HTTP/1.1\r\n")
+        for _ in range(100):
+            client.writer.write(b"X: " + b"x" * 4_000 + b"\r\n")
+            await asyncio.sleep(0)
+        await client.ok()
+        await client.refused(431, "head_too_large")
+    assert len(server.requests) == 1
+
+
 async def test_a_head_that_never_ends_is_not_kept() -> None:
     async with gate() as (daemon, server), wire(daemon) as client:
         client.writer.write(b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 100)
@@ -423,6 +449,68 @@ async def test_a_head_that_drips_in_is_cut_off(*, after_a_call: bool) -> None:
         assert 0.35 < loop.time() - began < 0.9
         await dripping
     assert len(server.requests) == int(after_a_call)
+
+
+async def test_a_head_has_no_longer_because_a_body_had() -> None:
+    limits = Limits(header_read_s=0.3, body_idle_s=30)
+    async with gate(limits=limits) as (daemon, server), wire(daemon) as client:
+        client.write("POST / HTTP/1.1", "Content-Length: 3", body=b"ab")
+        await asyncio.sleep(0.05)
+        client.writer.write(b"c")
+        await client.ok()
+        client.writer.write(b"GET / HT")
+        await client.refused(408, "head_timeout", 1)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "h2c, TLS/1.0"])
+@pytest.mark.parametrize("apart", [False, True])
+async def test_an_upgrade_that_is_not_made_and_the_next_request(protocol: str, *, apart: bool) -> None:
+    """The connection goes on, as it does with curl and Java's client."""
+    fields = ["Connection: upgrade", f"Upgrade: {protocol}"]
+    async with gate() as (daemon, server), wire(daemon) as client:
+        for _ in range(2):
+            client.write("POST /1 HTTP/1.1", *fields, "Content-Length: 6", body=b"" if apart else b"abc")
+            await asyncio.sleep(0.05)
+            client.writer.write(b"abcdef" if apart else b"def")
+            await client.ok()
+            client.write("POST /2 HTTP/1.1", *fields, "Content-Length: 3", body=b"abc")
+            await client.ok()
+            client.write("GET /3 HTTP/1.1", *fields)
+            await client.ok()
+        client.write("GET /4 HTTP/1.1")
+        await client.ok()
+    paths = [request.split()[1] for request in server.requests]
+    assert paths == [b"/1", b"/2", b"/3", b"/1", b"/2", b"/3", b"/4"]
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "h2c, other", "TLS/1.0"])
+@pytest.mark.parametrize(
+    ("fields", "first", "second"),
+    [
+        ([], b"", b""),
+        (["Content-Length: 3"], b"abc", b""),
+        (["Content-Length: 3"], b"a", b"bc"),
+        (["Content-Length: 7"], b"a", b"b\r\n\r\nc"),
+        ([CHUNKED], b"3\r\nabc\r\n0\r\n\r\n", b""),
+    ],
+)
+async def test_what_follows_an_upgrade_that_is_not_made_is_not_misread(
+    protocol: str, fields: list[str], first: bytes, second: bytes
+) -> None:
+    """The parser loses what comes in one piece with the request's end; what follows that would be read as a request."""
+    async with gate() as (daemon, server), wire(daemon) as client:
+        tail = f"POST /2 HTTP/1.1\r\nHost: localhost:{daemon.port}\r\nContent-Length: 100\r\n\r\n".encode()
+        upgrade = ["Connection: upgrade", f"Upgrade: {protocol}"]
+        client.write("POST /1 HTTP/1.1", *upgrade, *fields, body=first + (b"" if second else tail))
+        if second:
+            await asyncio.sleep(0.05)
+            client.writer.write(second + tail)
+        await asyncio.sleep(0.05)
+        client.write("GET /smuggled HTTP/1.1")
+        await client.ok()
+        await client.closed()
+    assert [request.split()[1] for request in server.requests] == [b"/1"]
 
 
 async def test_a_head_in_time_and_the_next_have_all_the_time_they_may_have() -> None:
