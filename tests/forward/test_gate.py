@@ -446,7 +446,7 @@ async def test_a_head_that_drips_in_is_cut_off(*, after_a_call: bool) -> None:
         began = loop.time()
         dripping = asyncio.create_task(drip(client, b"GET / HTTP/1.1\r\nX: " + b"x" * 1000, 0.05))
         await client.refused(408, "head_timeout", 2)
-        assert 0.35 < loop.time() - began < 0.9
+        assert 0.35 < loop.time() - began < 2
         await dripping
     assert len(server.requests) == int(after_a_call)
 
@@ -514,7 +514,7 @@ async def test_what_follows_an_upgrade_that_is_not_made_is_not_misread(
 
 
 async def test_a_head_in_time_and_the_next_have_all_the_time_they_may_have() -> None:
-    async with gate(limits=Limits(header_read_s=0.4)) as (daemon, server), wire(daemon) as client:
+    async with gate(limits=Limits(header_read_s=0.6)) as (daemon, server), wire(daemon) as client:
         for _ in range(3):
             client.writer.write(b"GET / HT")
             await asyncio.sleep(0.25)
@@ -585,14 +585,14 @@ async def test_a_body_that_stalls_while_the_answer_comes_cuts_it_off() -> None:
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_slow_body_that_goes_on_is_not_cut_off(framing: str) -> None:
-    async with gate(limits=Limits(body_idle_s=0.3)) as (daemon, server), wire(daemon) as client:
+    async with gate(limits=Limits(body_idle_s=0.5)) as (daemon, server), wire(daemon) as client:
         pieces = [b"a"] * 6 if framing == "length" else [b"1\r\na\r\n"] * 5 + [b"1\r\na\r\n0\r\n\r\n"]
         client.write("POST / HTTP/1.1", "Content-Length: 6" if framing == "length" else CHUNKED)
         for piece in pieces:
             await asyncio.sleep(0.15)
             client.writer.write(piece)
         await client.ok()
-        await asyncio.sleep(0.5)  # and nobody waits for more of it
+        await asyncio.sleep(0.7)  # and nobody waits for more of it
         client.write("GET / HTTP/1.1")
         await client.ok()
     assert len(server.requests) == 2
@@ -626,7 +626,7 @@ async def test_an_answer_that_takes_long_is_nobodys_fault() -> None:
 @pytest.mark.parametrize("after_a_call", [False, True])
 async def test_an_idle_connection_is_closed(*, after_a_call: bool) -> None:
     """Without a word: a client may be sending its next request at this moment."""
-    async with gate(limits=Limits(keep_alive_s=0.4)) as (daemon, _), wire(daemon) as client:
+    async with gate(limits=Limits(keep_alive_s=0.6)) as (daemon, _), wire(daemon) as client:
         if after_a_call:
             client.write("GET / HTTP/1.1")
             await client.ok()
@@ -637,13 +637,13 @@ async def test_an_idle_connection_is_closed(*, after_a_call: bool) -> None:
 
 async def test_a_head_that_comes_late_has_its_own_time() -> None:
     """And not what is left of the time that a connection may be idle."""
-    async with gate(limits=Limits(keep_alive_s=0.3, header_read_s=2)) as (daemon, _), wire(daemon) as client:
+    async with gate(limits=Limits(keep_alive_s=0.5, header_read_s=2)) as (daemon, _), wire(daemon) as client:
         await asyncio.sleep(0.2)
         client.writer.write(b"GET / HT")
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.5)
         client.writer.write(b"TP/1.1\r\nHost: localhost:%d\r\n\r\n" % daemon.port)
         await client.ok()
-        await client.closed()
+        await client.closed(2)
 
 
 # ---------------------------------------------------------------- how many there are
@@ -699,6 +699,33 @@ async def test_a_refusal_under_way_at_the_end() -> None:
     async with gate(limits=Limits(connections=1)) as (daemon, _), wire(daemon), wire(daemon) as second:
         await second.answer()
         await daemon.stop(0.1)
+
+
+async def test_clients_that_leave_in_any_way_leave_nothing() -> None:
+    async with gate(limits=Limits(connections=30)) as (daemon, _):
+        server = daemon._server
+        assert server is not None
+        host = b"Host: localhost:%d\r\n" % daemon.port
+        said = [
+            b"",
+            b"GET / HT",
+            b"POST / HTTP/1.1\r\n" + host + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+            b"GET / HTTP/1.1\r\n" + host + b"\r\n",
+            b"no request\r\n\r\n",
+        ]
+        for number in range(200):
+            _, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+            writer.write(said[number % 5])
+            await asyncio.sleep(0.01 * (number % 3))
+            if number % 2:
+                writer.close()
+            else:
+                writer.transport.abort()
+        for _ in range(100):
+            if not server.served and not server.connections and not server.refusals:
+                break
+            await asyncio.sleep(0.05)
+        assert (server.served, server.connections, server.refusals) == (0, [], set())
 
 
 # ---------------------------------------------------------------- the end

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from aiohttp import StreamReader
 
 
-class BodyStalled(Exception):  # noqa: N818  # what happened to the body, not an error of anybody's
+class BodyStalled(TimeoutError):  # noqa: N818  # what happened to the body, not an error of anybody's
     """The client has stopped in the middle of its request body for longer than it may."""
 
 
