@@ -169,7 +169,9 @@ async def judge(point: Point, following: Ended, peer: OidcPeer) -> str:
 
 async def start_s() -> float:
     """What every process of this kind takes, whatever it finds."""
-    return (await run("-c", "import bearerd.alone, bearerd.cli.token, bearerd.daemon, bearerd.settings")).duration_s
+    return (
+        await run("-c", "import bearerd.alone, bearerd.cli.token, bearerd.daemon, bearerd.settings")
+    ).duration_s
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
