@@ -7,7 +7,8 @@ When a script ends, its connection is closed cleanly. Works on any event loop: i
 import asyncio
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Final, Self
 
@@ -83,15 +84,17 @@ class Peer:
 
 
 class FaultServer:
-    """Plays `scripts` on a port of 127.0.0.1 while the context is open.
+    """Plays `scripts` on a port of `host` while the context is open.
 
     `requests` are the raw requests that were read, in order; `peers` the connections, in order.
     """
 
-    def __init__(self, *scripts: Script, receive_buffer: int | None = None, port: int = 0) -> None:
+    def __init__(
+        self, *scripts: Script, receive_buffer: int | None = None, port: int = 0, host: str = "127.0.0.1"
+    ) -> None:
         assert scripts, "a server needs a script"
         self._scripts = scripts
-        self._socket = socket.create_server(("127.0.0.1", port))
+        self._socket = socket.create_server((host, port), family=family_of(host))
         if receive_buffer is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.setblocking(False)
@@ -272,8 +275,25 @@ async def talk(port: int, data: bytes, *, limit_s: float = 10.0) -> bytes:
         writer.transport.abort()
 
 
-def refused_port() -> int:
+def refused_port(host: str = "127.0.0.1") -> int:
     """A port on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
+    with socket.create_server((host, 0), family=family_of(host)) as sock:
         port: int = sock.getsockname()[1]
     return port
+
+
+@contextmanager
+def black_hole(host: str = "127.0.0.1") -> Iterator[int]:
+    """A port that neither accepts a connection nor refuses it: its queue is full."""
+    with socket.socket(family_of(host)) as full, ExitStack() as waiting:
+        full.bind((host, 0))
+        full.listen(0)
+        for _ in range(4):
+            sock = waiting.enter_context(socket.socket(family_of(host)))
+            sock.setblocking(False)
+            sock.connect_ex(full.getsockname())
+        yield full.getsockname()[1]
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

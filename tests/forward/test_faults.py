@@ -9,6 +9,7 @@ import pytest
 from faults import (
     FaultServer,
     Peer,
+    black_hole,
     half_close,
     hang,
     pause,
@@ -147,3 +148,16 @@ def test_replies_in_wire_form() -> None:
     assert reply(b"hi", framing=None) == b"HTTP/1.1 200 OK\r\n\r\nhi"
     assert reply(b"hi", framing="chunked").endswith(b"chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
     assert reply(framing="chunked").endswith(b"chunked\r\n\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_ports_of_either_family(host: str) -> None:
+    async with FaultServer([send(b"1")], host=host) as server:
+        reader, writer = await asyncio.open_connection(host, server.port)
+        assert await reader.read() == b"1"
+        writer.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(host, refused_port(host))
+    with black_hole(host) as port, pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await asyncio.open_connection(host, port)

@@ -1,0 +1,156 @@
+"""Peers on real sockets for what connecting is about: a server that speaks TLS, and a proxy that opens tunnels."""
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final, Self
+
+_LIMIT: Final = 65536
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+class _Server:
+    """Runs `_serve` for each connection to a port of 127.0.0.1. Whoever is left at the end is cut off."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
+        self._server: asyncio.Server
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.connections = 0
+        self.open = 0
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._context)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.connections += 1
+        self.open += 1
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await self._serve(reader, writer)
+        finally:
+            self.open -= 1
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raise NotImplementedError
+
+
+class TlsUpstream(_Server):
+    """Answers each request head with `answer`. `names` are the ones that were asked for; `subjects` the clients'."""
+
+    def __init__(self, context: ssl.SSLContext, answer: bytes) -> None:
+        super().__init__(context)
+        self._answer = answer
+        self.heads: list[bytes] = []
+        self.names: list[str | None] = []
+        self.subjects: list[str | None] = []
+        context.sni_callback = lambda _, name, __: self.names.append(name)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        certificate = writer.get_extra_info("ssl_object").getpeercert()
+        self.subjects.append(
+            dict(pair[0] for pair in certificate["subject"])["commonName"] if certificate else None
+        )
+        while True:
+            self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(self._answer)
+
+
+class TlsServer:
+    """Sends `answer` to one connection after another over TLS, and ends without a closure alert, in a thread."""
+
+    def __init__(self, context: ssl.SSLContext, answer: bytes) -> None:
+        self._context = context
+        self._answer = answer
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve)
+        self.port: int = self._socket.getsockname()[1]
+        self.requests: list[bytes] = []
+        self.names: list[str | None] = []
+
+    def __enter__(self) -> Self:
+        self._context.sni_callback = lambda _, name, __: self.names.append(name)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(10)
+
+    def _serve(self) -> None:
+        for _ in range(10):
+            try:
+                raw, _ = self._socket.accept()
+            except OSError:
+                return
+            raw.settimeout(5)
+            with suppress(OSError):
+                self._talk(raw)
+
+    def _talk(self, raw: socket.socket) -> None:
+        with self._context.wrap_socket(raw, server_side=True, do_handshake_on_connect=False) as sock:
+            try:
+                sock.do_handshake()
+            except ssl.SSLError:
+                with socket.socket(fileno=sock.detach()) as left:
+                    while left.recv(65536):  # or what is unread would turn the alert into a reset
+                        pass
+                return
+            self.requests.append(sock.recv(65536))
+            sock.sendall(self._answer)
+
+
+class TunnelProxy(_Server):
+    """Opens a tunnel to the port that a CONNECT names, on 127.0.0.1 whatever the host. `heads` are the requests."""
+
+    def __init__(self, credentials: str | None = None) -> None:
+        super().__init__()
+        self._expected = f"Basic {credentials}".encode() if credentials else None
+        self.heads: list[bytes] = []
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.heads.append(head)
+        if self._expected is not None and self._expected not in head:
+            writer.write(b"HTTP/1.1 407 No\r\nContent-Length: 2\r\n\r\nno")
+            return await _flush(writer)
+        port = int(head.split()[1].rpartition(b":")[2])
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_copy(reader, inner_writer))
+                group.create_task(_copy(inner_reader, writer))
+        finally:
+            inner_writer.transport.abort()
+
+
+async def _flush(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    await writer.wait_closed()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Until either side ends, and then both do."""
+    while data := await reader.read(_LIMIT):
+        writer.write(data)
+        await writer.drain()
+    raise ConnectionResetError
