@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bearerd.core.heads import HEAD_LIMIT, HeadCheck
+from bearerd.core.heads import HEAD_LIMIT, HeadCheck, find_final
 
 OK = b"HTTP/1.1 200 OK\r\n"
 GOOD = [
@@ -120,3 +120,38 @@ def test_complete_means_lines_of_one_kind(pieces: list[bytes]) -> None:
         head = data.partition(b"\r\n\r\n")[0]
         lines = head.split(b"\r\n")
         assert not any(b"\n" in line or line[:1] in {b" ", b"\t", b"\r"} for line in lines)
+
+
+# ---------------------------------------------------------------- the status of a final response
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", (200, b"")),
+        (b"HTTP/1.0 407 No\r\nA: b\r\n\r\nrest", (407, b"rest")),
+        (b"HTTP/1.1 100 C\r\n\r\nHTTP/1.1 200\r\n\r\n", (200, b"")),
+        (b"HTTP/1.1 100 C\r\n\r\nHTTP", None),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n", None),
+        (b"HT", None),
+        (b"", None),
+    ],
+)
+def test_the_final_response(data: bytes, found: tuple[int, bytes] | None) -> None:
+    assert find_final(data) == found
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"SSH",
+        b"HTTP/2 200\r\n",
+        b"HTTP/1.1 200 OK\nA: b\r\n\r\n",
+        b"HTTP/1.1 099 X\r\n\r\n",
+        b"HTTP/1.1 100 C\r\n\r\nX",
+        b"HTTP/1.1 200 OK\r\nA: " + b"b" * HEAD_LIMIT,
+    ],
+)
+def test_what_becomes_no_head(data: bytes) -> None:
+    with pytest.raises(ValueError, match="no head"):
+        find_final(data)

@@ -15,6 +15,7 @@ _HEAD: Final = re.compile(
     rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: %b)?\r\n(?:[!#$%%&'*+.^_`|~0-9A-Za-z-]++:%b\r\n)*+\r\n"
     % (_TEXT, _TEXT)
 )
+_VERSION: Final = b"HTTP/1."
 _SWITCHING: Final = b"101"
 
 
@@ -56,3 +57,19 @@ class HeadCheck:
                 return True
             start = head.end()
         return True
+
+
+def find_final(data: bytes) -> tuple[int, bytes] | None:
+    """The status of the first final response in `data` and what follows its head; None where that is not complete.
+
+    Raises ValueError where it can become no good head.
+    """
+    start = 0
+    while head := _HEAD.match(data, start):
+        start = head.end()
+        if not head[1].startswith(b"1"):
+            return int(head[1]), data[start:]
+    rest = data[start:]
+    if _END in rest or len(data) > HEAD_LIMIT or not rest.startswith(_VERSION[: len(rest)]):
+        raise ValueError("no head of a response")
+    return None

@@ -11,6 +11,8 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from bearerd.core.redaction import Secret
+
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::(.*))?")
 _NAME: Final = re.compile(r"(?:[a-z0-9_][a-z0-9_-]*\.)*[a-z0-9_][a-z0-9_-]*\.?")
@@ -48,12 +50,50 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """What an upstream's TLS is held against: paths of PEM files, where they are not the system's.
+
+    `server_name` is asked for, and expected in the certificate, in place of the origin's host.
+    """
+
+    ca_file: str | None = None
+    client_cert_file: str | None = None
+    client_key_file: str | None = None
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An outbound proxy. `credentials` are ``user:password``."""
+
+    origin: Origin
+    credentials: Secret | None = None
+
+    def __str__(self) -> str:
+        """Its URL, with the credentials masked."""
+        masked = "" if self.credentials is None else f"{self.credentials}@"
+        return f"http://{masked}{self.origin.authority}"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How an origin is reached. Connections of one way never serve another."""
+
+    tls: Tls = Tls()
+    proxy: Proxy | None = None
+
+
+DIRECT: Final = Way()
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Calls under `prefix` go to `origin` under `base`, with a token of `account`.
 
     `prefix` and `base` are raw paths without a trailing slash; the root is the empty one. `exec_env` has variables
     that `bearerd exec` sets, each with the path that its value has after the prefix. `cookies` pass if they may, and so
     does a call with a token of the client's in its query (`query_token`).
+    An upstream that is silent for `response_idle_s` seconds is given up.
     """
 
     prefix: bytes
@@ -63,6 +103,8 @@ class Route:
     exec_env: tuple[tuple[str, str], ...] = ()
     cookies: bool = True
     query_token: bool = False
+    way: Way = DIRECT
+    response_idle_s: float | None = None
 
     @property
     def name(self) -> str:
