@@ -11,7 +11,7 @@ import structlog
 from bearerd.control.rendezvous import VaultEntry
 from bearerd.control.siblings import VaultSiblings
 from bearerd.core.accounts import Account, CommandSource, FileSource, OAuthSource, StaticSource
-from bearerd.core.configuration import Store
+from bearerd.core.configuration import Configuration, Store
 from bearerd.core.lifecycle import (
     Event,
     LoggedOut,
@@ -25,6 +25,8 @@ from bearerd.core.lifecycle import (
 )
 from bearerd.core.redaction import Secret
 from bearerd.core.vault import Key, build_identity
+from bearerd.errors import ConfigError
+from bearerd.forward.pool import UpstreamPool
 from bearerd.logs import frames
 from bearerd.oauth.endpoint import OAuthTokenSource
 from bearerd.oauth.exchange import open_session
@@ -41,6 +43,7 @@ from bearerd.stores.vault import VaultFolder, VaultStore
 from bearerd.tokens.logins import Party
 from bearerd.tokens.manager import POLL_S, TokenManager
 from bearerd.tokens.refresh import RefreshProtocol
+from bearerd.trust import Trust, Untrustworthy
 
 
 class SystemClock:
@@ -58,6 +61,18 @@ class SystemClock:
 
 Heed = Callable[[str, State], None]
 """Is told an account's new state."""
+
+
+async def open_pool(configuration: Configuration) -> UpstreamPool:
+    """The pool for all routes, with every TLS context that they need. Raises ConfigError."""
+    trust = Trust()
+    wanted = [route.way.tls for route in configuration.routes if route.origin.scheme == "https"]
+    try:
+        await asyncio.to_thread(trust.prepare, wanted)
+    except Untrustworthy as exc:  # the file has changed since the settings were read
+        raise ConfigError(f"{exc.key}: {exc.text}") from None
+    limits = configuration.limits
+    return UpstreamPool(trust, connect_s=limits.upstream_connect_s, idle_s=limits.upstream_idle_s)
 
 
 class AccountLog:

@@ -21,6 +21,7 @@ from bearerd.assembly import (
     build_party,
     first_refresh_token,
     needs_vault,
+    open_pool,
 )
 from bearerd.control.login import BrowserLogins
 from bearerd.control.pages import Pages
@@ -34,8 +35,8 @@ from bearerd.core.limits import allowed_connections
 from bearerd.core.reach import Reach, build_reach
 from bearerd.errors import CannotListen, ConfigError
 from bearerd.forward.handler import Forwarder
+from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.spool import SpoolBudget
-from bearerd.forward.upstream import UpstreamPool
 from bearerd.front import Front
 from bearerd.gate import Gate
 from bearerd.hooks import LoginHook
@@ -64,7 +65,7 @@ class Daemon:
         self._log = structlog.get_logger("bearerd.daemon")
         self._managers: dict[str, TokenManager] = {}
         self._vault = Vault(configuration.store)
-        self._pool = UpstreamPool()
+        self._pool: UpstreamPool
         self._starting: asyncio.Task[None]
         self._servers: list[asyncio.Server] = []
         self._server: Gate | None = None
@@ -85,6 +86,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Raises ConfigError where an address cannot be listened on or led back to; nothing runs then."""
+        self._pool = await open_pool(self._configuration)
         sockets = listen(self._configuration.listen)
         self.port = sockets[0].getsockname()[1]
         pseudonym = f"bearerd-{secrets.token_hex(8)}"

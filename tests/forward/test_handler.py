@@ -11,7 +11,7 @@ import pytest
 from bearerd.core.accounts import Account, CommandSource, Source, StaticSource
 from bearerd.core.configuration import Configuration, Limits, Listen
 from bearerd.core.redaction import Secret
-from bearerd.core.targets import parse_route, sort_routes
+from bearerd.core.targets import DIRECT, Origin, Proxy, Way, parse_route, sort_routes
 from bearerd.daemon import Daemon
 from faults import (
     FaultServer,
@@ -30,6 +30,7 @@ from faults import (
     talk,
     until,
 )
+from relays import TunnelProxy
 
 MiB: Final = 1 << 20
 OK: Final = b"HTTP/1.1 200 OK\r\n"
@@ -42,11 +43,22 @@ STATIC: Final = StaticSource(Secret("the-token"))
 
 @asynccontextmanager
 async def running(
-    *upstreams: str, source: Source = STATIC, limits: Limits | None = None, cookies: bool = True
+    *upstreams: str,
+    source: Source = STATIC,
+    limits: Limits | None = None,
+    cookies: bool = True,
+    way: Way = DIRECT,
+    response_idle_s: float | None = None,
 ) -> AsyncIterator[Daemon]:
     """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
     routes = [
-        replace(parse_route(f"/{n or ''}", url, "work"), cookies=cookies) for n, url in enumerate(upstreams)
+        replace(
+            parse_route(f"/{n or ''}", url, "work"),
+            cookies=cookies,
+            way=way,
+            response_idle_s=response_idle_s,
+        )
+        for n, url in enumerate(upstreams)
     ]
     daemon = Daemon(
         Configuration(
@@ -695,13 +707,87 @@ async def test_an_upstream_that_breaks(script: list[Step], status: int, code: st
 
 
 async def test_an_upstream_that_cannot_be_reached_in_time() -> None:
-    """The pool's own limit is ten seconds; here it is the pool that is told of a shorter one."""
-    async with FaultServer([hang]) as server, running(server.url.replace("http:", "https:")) as daemon:
-        daemon._pool._connect_s = 0.2
-        async with connected(daemon) as client:
+    async with (
+        FaultServer([hang]) as server,
+        running(server.url.replace("http:", "https:"), limits=Limits(upstream_connect_s=0.2)) as daemon,
+        connected(daemon) as client,
+    ):
+        client.write("GET / HTTP/1.1")
+        status, problem = await client.problem()
+        assert (status, problem["code"]) == (504, "upstream_timeout")
+
+
+async def test_an_upstream_that_falls_silent_before_its_answer() -> None:
+    async with (
+        FaultServer([read, hang]) as server,
+        running(server.url, response_idle_s=0.1) as daemon,
+        connected(daemon) as client,
+    ):
+        client.write("GET / HTTP/1.1")
+        status, problem = await client.problem()
+        assert (status, problem["code"]) == (504, "upstream_timeout")
+        assert problem["detail"] == "the upstream has been silent for 0.1 seconds"
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 9", "Transfer-Encoding: chunked"])
+async def test_an_upstream_that_falls_silent_within_its_answer(framing: str) -> None:
+    said = OK + framing.encode() + b"\r\n\r\n3\r\nabc"
+    async with (
+        FaultServer([read, send(said), hang]) as server,
+        running(server.url, response_idle_s=0.1) as daemon,
+        connected(daemon) as client,
+    ):
+        client.write("GET / HTTP/1.1")
+        await client.head()
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+
+
+async def test_a_call_by_way_of_a_proxy() -> None:
+    async with FaultServer([serve(HI)]) as server, TunnelProxy("bWU6Y2FuYXJ5") as proxy:
+        way = Way(proxy=Proxy(Origin("http", "127.0.0.1", proxy.port), Secret("me:canary")))
+        async with (
+            running(f"http://api.example.com:{server.port}", way=way) as daemon,
+            connected(daemon) as client,
+        ):
+            client.write("GET /a HTTP/1.1")
+            assert (await client.answer()).endswith(b"hi")
+            _, fields, _ = split(server.requests[0])
+            assert f"Host: api.example.com:{server.port}".encode() in fields
+            assert b"Authorization: Bearer the-token" in fields
+            assert b"canary" not in server.requests[0]
+            assert b"the-token" not in proxy.heads[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code"),
+    [
+        (b"HTTP/1.1 407 No\r\n\r\n", 502, "upstream_broken"),
+        (b"HTTP/1.1 403 No\r\n\r\n", 502, "upstream_broken"),
+        (b"HTTP/1.1 502 No\r\n\r\n", 502, "upstream_broken"),
+        (b"garbage", 502, "upstream_broken"),
+        (b"HTTP/1.1 504 No\r\n\r\n", 504, "upstream_timeout"),
+        (b"", 504, "upstream_timeout"),
+    ],
+)
+async def test_a_proxy_that_fails(
+    answer: bytes, status: int, code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said to be the proxy, and its credentials are not said at all. No token gets that far."""
+    async with FaultServer([read, send(answer), hang]) as server:
+        way = Way(proxy=Proxy(Origin("http", "127.0.0.1", server.port), Secret("me:canary")))
+        limits = Limits(upstream_connect_s=0.3)
+        async with (
+            running("http://api.example.com", way=way, limits=limits) as daemon,
+            connected(daemon) as client,
+        ):
             client.write("GET / HTTP/1.1")
-            status, problem = await client.problem()
-            assert (status, problem["code"]) == (504, "upstream_timeout")
+            got, problem = await client.problem()
+            assert (got, problem["code"]) == (status, code)
+            assert problem["detail"].startswith(f"the proxy http://127.0.0.1:{server.port} ")
+        assert b"the-token" not in server.requests[0]
+    said = capsys.readouterr()
+    assert "canary" not in json.dumps(problem) + said.out + said.err
 
 
 async def test_no_token_to_be_had() -> None:

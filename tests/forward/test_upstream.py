@@ -1,24 +1,24 @@
 import asyncio
-import os
-import socket
 import ssl
-import subprocess
-import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import pytest
 from aiohttp.helpers import DEBUG
 
-from bearerd.core.targets import Origin
+from bearerd.core.targets import DIRECT, Origin
 from bearerd.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
-from bearerd.forward.upstream import BodyError, UpstreamPool, UpstreamRequest, UpstreamResponse
+from bearerd.forward.pool import UpstreamPool
+from bearerd.forward.upstream import INTERIM, BodyError, UpstreamRequest, UpstreamResponse
+from bearerd.trust import Trust
+from certificates import Authority
 from faults import (
     FaultServer,
     Peer,
     Step,
+    black_hole,
     half_close,
     hang,
     pause,
@@ -34,6 +34,7 @@ from faults import (
     stall,
     until,
 )
+from relays import TlsServer
 
 MiB: Final = 1 << 20
 OK: Final = b"HTTP/1.1 200 OK\r\n"
@@ -52,8 +53,9 @@ def origin_of(server: FaultServer) -> Origin:
     return Origin("http", "127.0.0.1", server.port)
 
 
-def ask(method: str = "GET", target: str = "/") -> UpstreamRequest:
-    return UpstreamRequest(method, f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+def ask(method: str = "GET", target: str = "/", idle_s: float | None = None) -> UpstreamRequest:
+    head = f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    return UpstreamRequest(method, head, idle_s=idle_s)
 
 
 def ask_with(body: AsyncIterator[bytes], length: int | None = None, method: str = "POST") -> UpstreamRequest:
@@ -194,6 +196,19 @@ async def test_interim_responses_are_passed_over(
     async with FaultServer([read, *answer, serve(HI)]) as server:
         assert await call(pool, server) == b"hi"
         assert await call(pool, server) == b"hi"
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("size", [10_000, 1, 64])
+async def test_interim_responses_without_end(pool: UpstreamPool, size: int) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    async with FaultServer(
+        [read, slices(early * INTERIM + HI, size), read, slices(early * (INTERIM + 1), size), hang]
+    ) as server:
+        assert await call(pool, server) == b"hi"
+        with pytest.raises(UpstreamError, match="interim responses without end"):
+            await call(pool, server)
+        await left(server.peers[0])
         assert server.connections == 1
 
 
@@ -811,6 +826,98 @@ async def test_giving_up_waits_for_the_sender(pool: UpstreamPool) -> None:
         assert ended
 
 
+# ---------------------------------------------------------------- upstreams that fall silent
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 2", b"HTTP/1.1 100 Continue\r\n\r\n"])
+async def test_silence_before_the_head(pool: UpstreamPool, said: bytes) -> None:
+    async with FaultServer([read, send(said), hang]) as server:
+        with pytest.raises(UpstreamTimeout, match=r"^the upstream has been silent for 0\.1 seconds$"):
+            await call(pool, server, ask(idle_s=0.1))
+        await left(server.peers[0])
+        assert server.connections == 1
+
+
+async def test_silence_on_a_kept_connection_is_no_reason_to_send_again(pool: UpstreamPool) -> None:
+    async with FaultServer([read, send(HI), read, hang], [serve(HI)]) as server:
+        await call(pool, server, ask(idle_s=0.1))
+        with pytest.raises(UpstreamTimeout):
+            await call(pool, server, ask(idle_s=0.1))
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("said", [b"", b"some"])
+async def test_silence_within_the_body(pool: UpstreamPool, said: bytes) -> None:
+    async with FaultServer([read, send(STREAM + said), hang]) as server:
+        response = await pool.send(origin_of(server), ask(idle_s=0.1))
+        with pytest.raises(UpstreamError):
+            await read_all(response)
+        await response.aclose()
+        await left(server.peers[0])
+
+
+async def test_an_upstream_that_is_slow_and_never_silent(pool: UpstreamPool) -> None:
+    raw = reply(b"abcd")
+    async with FaultServer([read, pause(0.12), slices(raw, 8, 0.05), hang]) as server:
+        assert await call(pool, server, ask(idle_s=0.2)) == b"abcd"
+
+
+async def test_a_connection_is_kept_for_longer_than_an_upstream_may_be_silent(pool: UpstreamPool) -> None:
+    async with FaultServer([read, send(HI), read, pause(0.3), send(HI), hang]) as server:
+        assert await call(pool, server, ask(idle_s=0.1)) == b"hi"
+        await asyncio.sleep(0.2)
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 1
+
+
+async def test_a_whole_response_that_nobody_has_read_yet(pool: UpstreamPool) -> None:
+    async with FaultServer([serve(HI)]) as server:
+        response = await pool.send(origin_of(server), ask(idle_s=0.1))
+        await asyncio.sleep(0.3)
+        assert await read_all(response) == b"hi"
+        await response.aclose()
+        assert await call(pool, server) == b"hi"
+        assert server.connections == 1
+
+
+async def test_a_client_that_reads_slowly_is_no_silence_of_the_upstreams(pool: UpstreamPool) -> None:
+    """The upstream is held back for three times as long as it may be silent; and then it is given its time."""
+    total = 4 * MiB
+    head = OK + b"Content-Length: %d\r\n\r\n" % total
+    async with FaultServer([read, send(head), repeat(b"x" * 65536, total // 65536), hang]) as server:
+        response = await pool.send(origin_of(server), ask(idle_s=0.3))
+        await asyncio.sleep(0.85)
+        assert len(await read_all(response)) == total
+        await response.aclose()
+
+
+async def test_a_client_that_sends_slowly_is_no_silence_of_the_upstreams(pool: UpstreamPool) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(0.35)
+        yield b"y"
+
+    async with FaultServer([read, pause(0.05), send(HI), hang]) as server:
+        assert await call(pool, server, replace(ask_with(slow()), idle_s=0.1)) == b"hi"
+
+
+async def test_an_upstream_that_does_not_read_on_is_silent(pool: UpstreamPool) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 65536
+
+    async with FaultServer([read_head, stall], receive_buffer=65536) as server:
+        with pytest.raises(UpstreamTimeout):
+            await call(pool, server, replace(ask_with(endless()), idle_s=0.2))
+
+
+async def test_nothing_is_left_of_the_watch(pool: UpstreamPool) -> None:
+    async with FaultServer([serve(HI)]) as server:
+        await call(pool, server, ask(idle_s=60))
+        (connection,) = pool._idle[origin_of(server)]
+        assert connection._watch is None
+
+
 # ---------------------------------------------------------------- connecting
 
 
@@ -828,17 +935,8 @@ async def test_a_name_that_nobody_knows(pool: UpstreamPool, host: str) -> None:
 
 async def test_an_upstream_that_does_not_accept() -> None:
     pool = UpstreamPool(connect_s=0.2)
-    with closing(socket.socket()) as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        waiting = [socket.socket() for _ in range(4)]
-        for sock in waiting:
-            sock.setblocking(False)
-            sock.connect_ex(full.getsockname())
-        with pytest.raises(UpstreamTimeout, match="did not accept a connection in time"):
-            await pool.send(Origin("http", "127.0.0.1", full.getsockname()[1]), ask())
-        for sock in waiting:
-            sock.close()
+    with black_hole() as port, pytest.raises(UpstreamTimeout, match="did not accept a connection in time"):
+        await pool.send(Origin("http", "127.0.0.1", port), ask())
     pool.close()
 
 
@@ -853,65 +951,20 @@ async def test_the_next_address_of_a_name_is_tried(pool: UpstreamPool) -> None:
 # ---------------------------------------------------------------- TLS
 
 
-def make_certificate(folder: Path, names: str) -> tuple[Path, ssl.SSLContext]:
-    """A self-signed certificate for `names`, and a server's context with it."""
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=test",
-         "-addext", f"subjectAltName={names}"],
-        check=True, capture_output=True, env={"PATH": os.environ["PATH"], "HOME": str(folder)},
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return certificate, context
-
-
-class TlsServer:
-    """Sends `answer` to one connection after another over TLS, and ends without a closure alert, in a thread."""
-
-    def __init__(self, context: ssl.SSLContext, answer: bytes) -> None:
-        self._context = context
-        self._answer = answer
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._thread = threading.Thread(target=self._serve)
-        self.port: int = self._socket.getsockname()[1]
-        self.requests: list[bytes] = []
-        self.names: list[str | None] = []
-
-    def __enter__(self) -> Self:
-        self._context.sni_callback = lambda _, name, __: self.names.append(name)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join(10)
-
-    def _serve(self) -> None:
-        for _ in range(10):
-            try:
-                raw, _ = self._socket.accept()
-            except OSError:
-                return
-            raw.settimeout(5)
-            try:
-                with self._context.wrap_socket(raw, server_side=True) as sock:
-                    self.requests.append(sock.recv(65536))
-                    sock.sendall(self._answer)
-            except OSError:
-                raw.close()
+def make_certificate(folder: Path, *names: str) -> tuple[Path, ssl.SSLContext]:
+    """An authority's certificate, and a server's context for `names` by it."""
+    authority = Authority(folder)
+    return authority.ca_file, authority.server(*names)
 
 
 @pytest.fixture(scope="module")
 def for_localhost(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
-    return make_certificate(tmp_path_factory.mktemp("tls"), "DNS:localhost,IP:127.0.0.1")
+    return make_certificate(tmp_path_factory.mktemp("tls"), "localhost", "127.0.0.1")
 
 
 async def test_a_certificate_that_is_trusted(for_localhost: tuple[Path, ssl.SSLContext]) -> None:
     certificate, context = for_localhost
-    pool = UpstreamPool(tls=ssl.create_default_context(cafile=certificate))
+    pool = UpstreamPool(Trust({DIRECT.tls: ssl.create_default_context(cafile=certificate)}))
     with TlsServer(context, HI) as server:
         for host in ("localhost", "127.0.0.1"):
             response = await pool.send(Origin("https", host, server.port), ask())
@@ -933,8 +986,8 @@ async def test_a_certificate_that_nobody_vouches_for(
 
 
 async def test_a_certificate_for_another_name(tmp_path: Path) -> None:
-    certificate, context = make_certificate(tmp_path, "DNS:other.example")
-    pool = UpstreamPool(tls=ssl.create_default_context(cafile=certificate))
+    certificate, context = make_certificate(tmp_path, "other.example")
+    pool = UpstreamPool(Trust({DIRECT.tls: ssl.create_default_context(cafile=certificate)}))
     with (
         TlsServer(context, HI) as server,
         pytest.raises(UpstreamError, match="no certificate that can be trusted"),
@@ -965,7 +1018,7 @@ async def test_the_end_without_a_closure_alert_is_not_the_end_of_a_body(
 ) -> None:
     """A body that only the connection's end delimits is out of reach: event loops do not tell the two ends apart."""
     certificate, context = for_localhost
-    pool = UpstreamPool(tls=ssl.create_default_context(cafile=certificate))
+    pool = UpstreamPool(Trust({DIRECT.tls: ssl.create_default_context(cafile=certificate)}))
     with TlsServer(context, STREAM + b"short") as server:
         response = await pool.send(Origin("https", "localhost", server.port), ask())
         with pytest.raises(UpstreamError):

@@ -17,9 +17,10 @@ from bearerd.core.rewrites import rewrite_field
 from bearerd.core.targets import Route, build_target, has_token, match_route, path_of
 from bearerd.core.tokens import TokenSet
 from bearerd.errors import LoginRequired, TokenError, UpstreamError
+from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.reply import CONTINUE, Written, answer_problem, cut_off, relay
 from bearerd.forward.spool import BodyStalled, Spool, SpoolBudget
-from bearerd.forward.upstream import BodyError, UpstreamPool, UpstreamRequest, UpstreamResponse
+from bearerd.forward.upstream import BodyError, UpstreamRequest, UpstreamResponse
 from bearerd.tokens.manager import TokenManager
 
 _NO_ROUTE: Final = Problem(
@@ -190,8 +191,10 @@ class Forwarder:
         )
         start_line = b"%b %b HTTP/1.1" % (head.method.encode("ascii"), build_target(route, head.target))
         body = call.body.chunks() if call.body is not None else None
-        request = UpstreamRequest(head.method, build_head(start_line, headers), body, chunked=chunked)
-        return await self._pool.send(route.origin, request)
+        request = UpstreamRequest(
+            head.method, build_head(start_line, headers), body, chunked, route.response_idle_s
+        )
+        return await self._pool.send(route.origin, request, route.way)
 
     def _spool(self, request: web.BaseRequest, head: Head) -> Spool | None:
         length = field(head.headers, b"content-length")

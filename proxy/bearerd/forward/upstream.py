@@ -1,4 +1,4 @@
-"""Connections to upstreams: a keep-alive pool per origin, over asyncio transports.
+"""Exchanges with upstreams, over asyncio transports.
 
 Heads are written as raw bytes and read by aiohttp's own response parser, so nothing is re-quoted, decoded,
 decompressed, redirected or sent twice behind our back.
@@ -6,8 +6,7 @@ decompressed, redirected or sent twice behind our back.
 
 import asyncio
 import ssl
-from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,16 +17,14 @@ from aiohttp.http_parser import HttpParser, HttpResponseParser, RawResponseMessa
 
 from bearerd.core.headers import LAST_CHUNK, build_chunk
 from bearerd.core.heads import HeadCheck
-from bearerd.core.targets import Origin
 from bearerd.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
 
-CONNECT_S: Final = 10.0
-IDLE_S: Final = 15.0  # how long a connection is kept for the next call
 READ_BUFFER: Final = 1 << 16
 FIELD_LIMIT: Final = 32 << 10
 FIELDS: Final = 128
+INTERIM: Final = 32  # responses in a row before the one that counts
+_REFUSED: Final = "the upstream refuses the client's certificate, or wants one; see client_cert_file"
 _NOT_HTTP: Final = "the upstream's response is not valid HTTP"
-_REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
 class BodyError(Exception):
@@ -40,12 +37,16 @@ class _Gone(Exception):  # noqa: N818  # a signal between two methods, not an er
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """One request in wire form. `chunked` says how `body` is framed; without a body `head` is all of it."""
+    """One request in wire form. `chunked` says how `body` is framed; without a body `head` is all of it.
+
+    `idle_s` is for how many seconds the upstream may be silent; None for any number.
+    """
 
     method: str
     head: bytes
     body: AsyncIterator[bytes] | None = None
     chunked: bool = False
+    idle_s: float | None = None
 
 
 class UpstreamResponse:
@@ -53,7 +54,7 @@ class UpstreamResponse:
 
     def __init__(
         self,
-        connection: "_Connection",
+        connection: "Connection",
         message: RawResponseMessage,
         content: aiohttp.StreamReader,
         pump: asyncio.Task[None] | None,
@@ -95,13 +96,14 @@ class UpstreamResponse:
             await asyncio.wait([self._pump])
 
 
-class _Connection(BaseProtocol):
+class Connection(BaseProtocol):
     """One connection, used by one call at a time."""
 
-    def __init__(self, pool: "UpstreamPool", origin: Origin) -> None:
+    def __init__(self, key: Hashable, keep: "Callable[[Connection], None]") -> None:
+        """`key` is what it is kept under; `keep` takes it back."""
         super().__init__(asyncio.get_running_loop())
-        self._pool = pool
-        self._origin = origin
+        self.key = key
+        self._give_back = keep
         self._answer: asyncio.Future[tuple[RawResponseMessage, aiohttp.StreamReader]] | None = None
         self._payload: aiohttp.StreamReader | None = None
         self._heads = HeadCheck()
@@ -109,6 +111,8 @@ class _Connection(BaseProtocol):
         self._received = False
         self._sent = False
         self._with_body = True
+        self._interim = 0
+        self._watch: _Watch | None = None
         self.idle_since = 0.0
 
     @property
@@ -137,9 +141,12 @@ class _Connection(BaseProtocol):
         """The call is over; only a connection in a known state goes back to the pool."""
         parser = self._parser
         self._answer = self._payload = self._parser = None
+        if self._watch is not None:
+            self._watch.end()
+            self._watch = None
         whole = reusable and self._sent and parser is not None and _is_between_messages(parser)
         if whole and self._keep and self.alive:
-            self._pool.keep(self._origin, self)
+            self._give_back(self)
         else:
             self.close()
 
@@ -153,6 +160,8 @@ class _Connection(BaseProtocol):
                 self.close()  # nobody asked for these bytes: they could be taken for the next answer
             return
         self._received = True
+        if self._watch is not None:
+            self._watch.touch()
         if not self._heads.complete and not self._heads.feed(data):
             self._fail(UpstreamError(_NOT_HTTP))
             return
@@ -173,11 +182,14 @@ class _Connection(BaseProtocol):
         if parser is not None and payload is not None and not payload.is_eof():
             _end_payload(parser, payload, exc)
         self._parser = None
+        if _is_about_certificates(exc):
+            self._fail(UpstreamError(_REFUSED))
         self._fail(error("the upstream closed the connection before it answered"))
         super().connection_lost(exc)
 
     def _begin(self, request: UpstreamRequest) -> None:
         self._keep = self._received = False
+        self._interim = 0
         self._sent = request.body is None
         self._with_body = request.method != "HEAD"
         self._answer = self._loop.create_future()
@@ -194,11 +206,25 @@ class _Connection(BaseProtocol):
             read_until_eof=True,
             auto_decompress=False,
         )
+        if request.idle_s is not None:
+            self._watch = _Watch(self, request.idle_s)
+
+    def waits_for_upstream(self) -> bool:
+        """Whether it is the upstream that has to do something next: to answer, to go on, or to read on."""
+        if self._payload is not None and (self._payload.is_eof() or self._reading_paused):
+            return False
+        return self._sent or self._paused
+
+    def give_up(self, idle_s: float) -> None:
+        """End an exchange whose upstream has been silent for that long."""
+        self._fail(UpstreamTimeout(f"the upstream has been silent for {idle_s:g} seconds"))
 
     def _take(self, message: RawResponseMessage, payload: aiohttp.StreamReader, *, upgraded: bool) -> None:
         if 100 <= message.code < 200 and message.code != 101:
-            return  # interim responses are not passed on
-        if not self._heads.complete:  # the parser has seen an end where none is
+            self._interim += 1  # and is not passed on
+            if self._interim > INTERIM:
+                self._fail(UpstreamError("the upstream sends interim responses without end"))
+        elif not self._heads.complete:  # the parser has seen an end where none is
             self._fail(UpstreamError(_NOT_HTTP))
         elif upgraded or not 200 <= message.code <= 599:
             self._fail(UpstreamError("the upstream's response has a status that was not asked for"))
@@ -236,10 +262,49 @@ class _Connection(BaseProtocol):
         if self.transport is None:
             raise _Gone
         self.transport.write(data)
+        if self._watch is not None:
+            self._watch.touch()
         try:
             await self._drain_helper()
         except ConnectionError:
             raise _Gone from None
+
+
+class _Watch:
+    """Gives an exchange up after `idle_s` seconds in which the upstream did nothing and nobody else had to.
+
+    One timer for the whole exchange: it is not moved by what happens, but looks back when it fires.
+    """
+
+    __slots__ = ("_connection", "_idle_s", "_loop", "_timer", "_touched_at")
+
+    def __init__(self, connection: Connection, idle_s: float) -> None:
+        self._connection = connection
+        self._idle_s = idle_s
+        self._loop = asyncio.get_running_loop()
+        self.touch()
+        self._timer = self._loop.call_later(idle_s, self._look)
+
+    def touch(self) -> None:
+        self._touched_at = self._loop.time()
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        if not self._connection.waits_for_upstream():
+            self.touch()
+        left_s = self._touched_at + self._idle_s - self._loop.time()
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._look)
+        else:
+            self._connection.give_up(self._idle_s)
+
+
+def _is_about_certificates(exc: BaseException | None) -> bool:
+    """Since TLS 1.3 a client's certificate is judged after the handshake: an alert comes in place of an answer."""
+    reason = exc.reason or "" if isinstance(exc, ssl.SSLError) else ""
+    return "CERTIFICATE" in reason or "UNKNOWN_CA" in reason
 
 
 def _is_coded(message: RawResponseMessage) -> bool:
@@ -270,100 +335,3 @@ def _is_between_messages(parser: HttpParser[RawResponseMessage]) -> bool:
         return parser.feed_eof() is None
     except Exception:  # noqa: BLE001  # the parser's way of saying that there was something
         return False
-
-
-class UpstreamPool:
-    """Idle connections by origin, newest first. A call takes one or opens one."""
-
-    def __init__(
-        self, *, tls: ssl.SSLContext | None = None, connect_s: float = CONNECT_S, idle_s: float = IDLE_S
-    ) -> None:
-        self._tls = tls
-        self._connect_s = connect_s
-        self._idle_s = idle_s
-        self._closed = False
-        self._idle: defaultdict[Origin, list[_Connection]] = defaultdict(list)
-        self._sweeper: asyncio.TimerHandle | None = None
-
-    async def send(self, origin: Origin, request: UpstreamRequest) -> UpstreamResponse:
-        """Send to `origin` and return its response. Raises UpstreamError, UpstreamTimeout, BodyError.
-
-        A kept connection that dies before a byte of the response: an idempotent request without a body is
-        sent once more, on a new connection; any other is not (RFC 9110 section 9.2.2).
-        """
-        connection = self._take_idle(origin)
-        if connection is None:
-            return await (await self._connect(origin)).exchange(request)
-        try:
-            return await connection.exchange(request)
-        except UpstreamClosed:
-            if request.body is not None or request.method not in _REPEATABLE:
-                raise
-        return await (await self._connect(origin)).exchange(request)
-
-    def keep(self, origin: Origin, connection: _Connection) -> None:
-        """Take back a connection that is ready for another call."""
-        if self._closed:
-            connection.close()
-            return
-        connection.idle_since = asyncio.get_running_loop().time()
-        self._idle[origin].append(connection)
-        if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(self._idle_s, self._sweep)
-
-    def close(self) -> None:
-        """Close every idle connection; those in use close when their calls end."""
-        self._closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.close()
-        self._idle.clear()
-
-    def _take_idle(self, origin: Origin) -> _Connection | None:
-        connections = self._idle[origin]
-        oldest = asyncio.get_running_loop().time() - self._idle_s
-        while connections:
-            connection = connections.pop()
-            if connection.alive and connection.idle_since > oldest:
-                return connection
-            connection.close()
-        return None
-
-    def _sweep(self) -> None:
-        """Close what has been idle for too long; look again as long as anything is left."""
-        self._sweeper = None
-        now = asyncio.get_running_loop().time()
-        for origin, connections in list(self._idle.items()):
-            kept = [connection for connection in connections if now - connection.idle_since < self._idle_s]
-            for connection in connections[: len(connections) - len(kept)]:
-                connection.close()
-            self._idle[origin] = [connection for connection in kept if connection.alive]
-        if any(self._idle.values()):
-            self._sweeper = asyncio.get_running_loop().call_later(self._idle_s, self._sweep)
-
-    async def _connect(self, origin: Origin) -> _Connection:
-        loop = asyncio.get_running_loop()
-        tls = self._context() if origin.scheme == "https" else None
-        try:
-            async with asyncio.timeout(self._connect_s):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self, origin),
-                    origin.host,
-                    origin.port,
-                    ssl=tls,
-                    server_hostname=origin.host if tls else None,
-                )
-        except TimeoutError:
-            raise UpstreamTimeout(f"{origin} did not accept a connection in time") from None
-        except ssl.SSLError:
-            raise UpstreamError(f"{origin} has no certificate that can be trusted") from None
-        except (OSError, UnicodeError):  # the latter for a name that no resolver can be asked for
-            raise UpstreamError(f"{origin} cannot be connected to") from None
-        return connection
-
-    def _context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
-        return self._tls

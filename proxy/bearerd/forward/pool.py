@@ -1,0 +1,97 @@
+"""A keep-alive pool of connections to upstreams."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Hashable
+from functools import partial
+from typing import Final
+
+from bearerd.core.targets import DIRECT, Origin, Way
+from bearerd.errors import UpstreamClosed
+from bearerd.forward.dialing import CONNECT_S, Dialer, Resolve, resolve_by_system
+from bearerd.forward.upstream import Connection, UpstreamRequest, UpstreamResponse
+from bearerd.trust import Trust
+
+IDLE_S: Final = 15.0  # how long a connection is kept for the next call
+_REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+
+class UpstreamPool:
+    """Idle connections by origin and way, newest first. A call takes one or opens one."""
+
+    def __init__(
+        self,
+        trust: Trust | None = None,
+        *,
+        connect_s: float = CONNECT_S,
+        idle_s: float = IDLE_S,
+        resolve: Resolve = resolve_by_system,
+    ) -> None:
+        """Connections are opened within `connect_s` seconds, and kept for the next call for `idle_s`."""
+        self._dialer = Dialer(trust or Trust(), connect_s=connect_s, resolve=resolve)
+        self._idle_s = idle_s
+        self._closed = False
+        self._idle: defaultdict[Hashable, list[Connection]] = defaultdict(list)
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def send(self, origin: Origin, request: UpstreamRequest, way: Way = DIRECT) -> UpstreamResponse:
+        """Send to `origin` and return its response. Raises UpstreamError, UpstreamTimeout, BodyError.
+
+        A kept connection that dies before a byte of the response: an idempotent request without a body is
+        sent once more, on a new connection; any other is not (RFC 9110 section 9.2.2).
+        """
+        key = origin if way is DIRECT else (origin, way)
+        connection = self._take_idle(key)
+        if connection is None:
+            return await (await self._connect(origin, way, key)).exchange(request)
+        try:
+            return await connection.exchange(request)
+        except UpstreamClosed:
+            if request.body is not None or request.method not in _REPEATABLE:
+                raise
+        return await (await self._connect(origin, way, key)).exchange(request)
+
+    def keep(self, connection: Connection) -> None:
+        """Take back a connection that is ready for another call."""
+        if self._closed:
+            connection.close()
+            return
+        connection.idle_since = asyncio.get_running_loop().time()
+        self._idle[connection.key].append(connection)
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(self._idle_s, self._sweep)
+
+    def close(self) -> None:
+        """Close every idle connection; those in use close when their calls end."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.close()
+        self._idle.clear()
+
+    def _take_idle(self, key: Hashable) -> Connection | None:
+        connections = self._idle[key]
+        oldest = asyncio.get_running_loop().time() - self._idle_s
+        while connections:
+            connection = connections.pop()
+            if connection.alive and connection.idle_since > oldest:
+                return connection
+            connection.close()
+        return None
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long; look again as long as anything is left."""
+        self._sweeper = None
+        now = asyncio.get_running_loop().time()
+        for key, connections in list(self._idle.items()):
+            kept = [connection for connection in connections if now - connection.idle_since < self._idle_s]
+            for connection in connections[: len(connections) - len(kept)]:
+                connection.close()
+            self._idle[key] = [connection for connection in kept if connection.alive]
+        if any(self._idle.values()):
+            self._sweeper = asyncio.get_running_loop().call_later(self._idle_s, self._sweep)
+
+    async def _connect(self, origin: Origin, way: Way, key: Hashable) -> Connection:
+        return await self._dialer.dial(origin, way, partial(Connection, key, self.keep))
