@@ -20,6 +20,7 @@ from bearerd.settings import load
 from bearerd.settings.model import NAMED, SINGLE
 from bearerd.settings.sources import HOOK_VARIABLES, UPSTREAM_VARIABLE, variable_name
 from bearerd.settings.values import parse_duration, parse_size
+from certificates import Authority
 
 PROJECT = Path(__file__).parent.parent
 DOCUMENT = (PROJECT / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -41,6 +42,7 @@ PARSERS: dict[str, Callable[[object], object]] = {
     "replay_body": parse_size,
     "replay_total": parse_size,
     **dict.fromkeys(("command_timeout", "header_read", "body_idle", "keep_alive", "drain"), parse_duration),
+    **dict.fromkeys(("upstream_connect", "upstream_idle"), parse_duration),
 }
 NAMES = {"accounts": "name", "routes": "/prefix/"}
 SETTINGS = [(section, key) for section, table in (SINGLE | NAMED).items() for key in table.model_fields]
@@ -96,6 +98,14 @@ def folder(tmp_path: Path) -> Path:
     for name in ("client-secret", "refresh-token", "token"):
         (tmp_path / name).write_text("made-up\n")
     (tmp_path / "vault-key").write_text("0" * 64)
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("client")
+    for path, name in (
+        (authority.ca_file, "authorities.pem"),
+        (certificate, "client.pem"),
+        (key, "client.key"),
+    ):
+        path.rename(tmp_path / name)
     return tmp_path
 
 

@@ -2,10 +2,13 @@
 
 import base64
 import os
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from platformdirs import user_config_dir, user_data_dir
 
 from bearerd.core.accounts import (
@@ -19,12 +22,13 @@ from bearerd.core.accounts import (
 )
 from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
 from bearerd.core.redaction import MASK, Secret
-from bearerd.core.targets import parse_route
+from bearerd.core.targets import DIRECT, Origin, Proxy, Tls, Way, parse_route
 from bearerd.errors import ConfigError, NotConfigured
 from bearerd.places import default_path
 from bearerd.settings import Loaded, load
 from bearerd.settings.model import NAMED, SINGLE
 from bearerd.settings.sources import variable_name
+from certificates import Authority, write_key
 from users import bound_by_permissions
 
 STATIC = '[accounts.work]\ntoken = "t0ken"\n'
@@ -1122,3 +1126,181 @@ def test_every_setting_has_a_variable(folder: Path) -> None:
     for path in paths:
         text = refuse(folder, STATIC, {variable_name(path): "?"})
         assert "unknown" not in text
+
+
+# ---------------------------------------------------------------- the way to an upstream
+
+
+SECURE = STATIC + ROOT
+PLAIN = STATIC + '[routes."/"]\nupstream = "http://api.example.com"\n'
+BAD_PROXY = (
+    'is not the URL of an http proxy; write it like http://proxy.example.com:3128, or "none" for no proxy'
+)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"), "ca")
+
+
+@pytest.fixture
+def keys(folder: Path, authority: Authority) -> Path:
+    """The folder, with files of TLS in it, good ones and others."""
+    certificate, key = authority.issue("client")
+    _, other_key = authority.issue("other")
+    for source, name in (
+        (authority.ca_file, "ca.pem"),
+        (certificate, "client.pem"),
+        (key, "client.key"),
+        (other_key, "other.key"),
+    ):
+        (folder / name).write_bytes(source.read_bytes())
+    (folder / "both.pem").write_bytes(key.read_bytes() + certificate.read_bytes())
+    (folder / "unlike.pem").write_bytes(other_key.read_bytes() + certificate.read_bytes())
+    write_key(folder / "locked.key", ec.generate_private_key(ec.SECP256R1()), "passphrase")
+    (folder / "rsa.key").write_bytes(
+        rsa.generate_private_key(65537, 2048).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        )
+    )
+    (folder / "weak.pem").write_bytes(
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-keyout", "-", "-subj", "/CN=weak"],
+            check=True,
+            capture_output=True,
+        ).stdout
+    )
+    (folder / "cut.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    (folder / "cut.key").write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    return folder
+
+
+def way_of(folder: Path, text: str, environ: Mapping[str, str] = NOTHING) -> Way:
+    return configure(folder, SECURE + text, environ).routes[0].way
+
+
+def test_a_route_that_says_nothing_goes_the_direct_way(folder: Path) -> None:
+    """The pool knows it by identity."""
+    assert way_of(folder, "") is DIRECT
+    assert way_of(folder, 'proxy = "none"\n') is DIRECT
+
+
+def test_files_of_tls_beside_the_configuration(keys: Path) -> None:
+    text = 'ca_file = "ca.pem"\nclient_cert_file = "client.pem"\nclient_key_file = "client.key"\n'
+    assert way_of(keys, text + 'server_name = "Api.Internal"\n') == Way(
+        Tls(str(keys / "ca.pem"), str(keys / "client.pem"), str(keys / "client.key"), "api.internal")
+    )
+    assert way_of(keys, 'client_cert_file = "both.pem"\n') == Way(Tls(None, str(keys / "both.pem")))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('ca_file = "nowhere"', "ca_file: nowhere cannot be read: no such file or directory; mend that or name another file"),
+        ('ca_file = "folder"', "ca_file: folder cannot be read: is a directory; mend that or name another file"),
+        ('ca_file = "secret"', "ca_file: secret has no certificate in PEM; name a file with -----BEGIN CERTIFICATE----- in it"),
+        ('ca_file = "cut.pem"', "ca_file: cut.pem has no certificate in PEM; name a file with -----BEGIN CERTIFICATE----- in it"),
+        ('ca_file = "client.key"', "ca_file: client.key has no certificate in PEM; name a file with -----BEGIN CERTIFICATE----- in it"),
+        ('ca_file = ""', "ca_file: is empty; give it a value or take it out"),
+        ('client_cert_file = "nowhere"', "client_cert_file: nowhere cannot be read: no such file or directory; mend that or name another file"),
+        ('client_cert_file = "client.pem"', "client_cert_file: client.pem has no private key in PEM; name a file with -----BEGIN PRIVATE KEY----- in it"),
+        ('client_cert_file = "unlike.pem"', "client_cert_file: unlike.pem is not the key of client_cert_file; name the key that belongs to it"),
+        ('client_cert_file = "cut.pem"\nclient_key_file = "client.key"', "client_cert_file: cut.pem has no certificate in PEM; name a file with -----BEGIN CERTIFICATE----- in it"),
+        ('client_cert_file = "client.pem"\nclient_key_file = "nowhere"', "client_key_file: nowhere cannot be read: no such file or directory; mend that or name another file"),
+        ('client_cert_file = "client.pem"\nclient_key_file = "ca.pem"', "client_key_file: ca.pem has no private key in PEM; name a file with -----BEGIN PRIVATE KEY----- in it"),
+        ('client_cert_file = "client.pem"\nclient_key_file = "cut.key"', "client_key_file: cut.key has no private key in PEM; name a file with -----BEGIN PRIVATE KEY----- in it"),
+        ('client_cert_file = "client.pem"\nclient_key_file = "other.key"', "client_key_file: other.key is not the key of client_cert_file; name the key that belongs to it"),
+        ('client_cert_file = "client.pem"\nclient_key_file = "rsa.key"', "client_key_file: rsa.key is not the key of client_cert_file; name the key that belongs to it"),
+        ('client_cert_file = "client.pem"\nclient_key_file = "locked.key"', "client_key_file: locked.key has a passphrase, which nobody is asked for; take it off with: openssl pkey -in FILE -out NEW-FILE"),
+        ('client_cert_file = "weak.pem"', "client_cert_file: weak.pem is too weak for today's TLS; have a new one issued"),
+        ('client_key_file = "client.key"', "client_key_file: is set without client_cert_file; set that too, or take it out"),
+        ('server_name = "https://api.example.com"', "server_name: is not a host name; write it like api.example.com, without scheme, port or path"),
+        ('server_name = "api.example.com:443"', "server_name: is not a host name; write it like api.example.com, without scheme, port or path"),
+        ('server_name = "a b"', "server_name: is not a host name; write it like api.example.com, without scheme, port or path"),
+        ('proxy = "socks5://me:canary@proxy"', f"proxy: {BAD_PROXY}"),
+        ("proxy = 3128", f"proxy: {BAD_PROXY}"),
+        ('proxy = "http://proxy"\nproxy_file = "secret"', "proxy: is set, and so is proxy_file; keep one of them"),
+        ('proxy_file = "nowhere"', "proxy_file: nowhere cannot be read: no such file or directory; mend that or name another file"),
+        ('proxy_file = "two-lines"', f"proxy_file: two-lines {BAD_PROXY}"),
+        ("response_idle = 0", 'response_idle: is not a duration up to a day; write seconds, or "500ms", "30s", "5m", "2h"'),
+    ],
+)  # fmt: skip
+def test_bad_ways_are_one_line(keys: Path, text: str, line: str) -> None:
+    assert refuse(keys, SECURE + text + "\n") == f'routes."/".{line}'
+
+
+@pytest.mark.parametrize("key", ["ca_file", "client_cert_file", "server_name"])
+def test_tls_settings_of_a_route_without_tls(keys: Path, key: str) -> None:
+    assert refuse(keys, PLAIN + f'{key} = "both.pem"\n') == (
+        f'routes."/".{key}: does not go with an http upstream; take it out, or make the upstream https'
+    )
+
+
+def test_a_proxy_in_settings(folder: Path) -> None:
+    proxy = Proxy(Origin("http", "proxy.test", 3128), Secret("me:canary"))
+    url = "http://me:canary@proxy.test:3128"
+    assert way_of(folder, f'proxy = "{url}"\n').proxy == proxy
+    assert way_of(folder, "", {"BEARERD_ROUTES__/__PROXY": url}).proxy == proxy
+    (folder / "secret").write_text(url + "\n")
+    assert way_of(folder, 'proxy_file = "secret"\n').proxy == proxy
+    shown = read(folder, SECURE + f'proxy = "{url}"\n').settings
+    assert f"http://{MASK}@proxy.test:3128" in [setting.value for setting in shown]
+    assert "canary" not in str(shown)
+
+
+def test_a_proxy_with_a_password_in_a_file_that_others_can_read(folder: Path) -> None:
+    path = folder / "bearerd.toml"
+    for url, count in (("http://me:canary@proxy.test", 1), ("http://proxy.test", 0)):
+        path.write_text(f'[accounts.work]\ntoken_file = "secret"\n{ROOT}proxy = "{url}"\n')
+        path.chmod(0o644)
+        assert len(load(path, {}, {}).warnings) == count
+
+
+def test_the_proxy_of_the_environment(folder: Path) -> None:
+    environ = {"HTTPS_PROXY": "http://one.test:3128", "http_proxy": "two.test", "NO_PROXY": "svc.example.com"}
+    text = (
+        SECURE
+        + '[routes."/plain"]\nupstream = "http://api.example.com"\n'
+        + '[routes."/svc"]\nupstream = "https://svc.example.com"\n'
+        + '[routes."/here"]\nupstream = "http://127.0.0.1:8080"\n'
+        + '[routes."/own"]\nupstream = "https://api.example.com"\nproxy = "three.test"\n'
+        + '[routes."/none"]\nupstream = "https://api.example.com"\nproxy = "none"\n'
+    )
+    loaded = read(folder, text, environ)
+    proxies = {route.name: route.way.proxy and str(route.way.proxy) for route in loaded.configuration.routes}
+    assert proxies == {
+        "/": "http://one.test:3128",
+        "/plain": "http://two.test",
+        "/svc": None,
+        "/here": None,
+        "/own": "http://three.test",
+        "/none": None,
+    }
+    sources = {setting.name: setting.source for setting in loaded.settings if setting.name.endswith(".proxy")}
+    assert sources['routes."/".proxy'] == "environment HTTPS_PROXY"
+    assert sources['routes."/plain".proxy'] == "environment http_proxy"
+    assert sources['routes."/own".proxy'].startswith("file ")
+    assert 'routes."/svc".proxy' not in sources
+
+
+def test_the_proxy_of_the_environment_for_an_upstream_by_flag(folder: Path) -> None:
+    environ = {"https_proxy": "http://one.test:3128"}
+    found = configure(folder, STATIC, environ, upstream=("https://api.example.com",))
+    assert str(found.routes[0].way.proxy) == "http://one.test:3128"
+
+
+def test_a_bad_proxy_of_the_environment_is_not_gone_round(folder: Path) -> None:
+    environ = {"HTTPS_PROXY": "socks5h://me:canary@proxy:1080"}
+    assert refuse(folder, SECURE, environ) == f'routes."/".proxy (from HTTPS_PROXY): {BAD_PROXY}'
+    assert configure(folder, PLAIN, environ).routes[0].way is DIRECT
+
+
+def test_limits_of_upstreams(folder: Path) -> None:
+    found = configure(
+        folder, SECURE + 'response_idle = "1m"\n[limits]\nupstream_connect = 3\nupstream_idle = "1s"\n'
+    )
+    assert (found.limits.upstream_connect_s, found.limits.upstream_idle_s) == (3.0, 1.0)
+    assert found.routes[0].response_idle_s == 60.0
+    assert configure(folder, SECURE).routes[0].response_idle_s is None

@@ -94,11 +94,11 @@ def test_check_of_the_environment(runner: CliRunner) -> None:
 
 
 def test_every_problem_is_a_line_on_stderr(runner: CliRunner, file: Path) -> None:
-    file.write_text(GOOD + "prot = 1\n[listen]\nprot = 1\n")
+    file.write_text(GOOD + "zzz = 1\n[listen]\nprot = 1\n")
     result = run(runner, "config", "check", "-c", file)
     assert (result.exit_code, result.stdout) == (78, "")
     assert result.stderr == (
-        'bearerd: routes."/".prot: unknown setting; take it out, or see docs/configuration.md\n'
+        'bearerd: routes."/".zzz: unknown setting; take it out, or see docs/configuration.md\n'
         "bearerd: listen.prot: unknown setting; did you mean 'port'?\n"
     )
 

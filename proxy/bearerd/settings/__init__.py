@@ -19,6 +19,7 @@ from bearerd.settings.effective import (
 )
 from bearerd.settings.model import NAMED
 from bearerd.settings.problems import Problems
+from bearerd.settings.routes import read_proxies
 from bearerd.settings.sources import Values, read_environment, read_file, read_flags
 
 __all__ = ["Loaded", "Setting", "load"]
@@ -56,6 +57,7 @@ def load(path: Path | None, flags: Mapping[str, object], environ: Mapping[str, s
     values = read_file(file, problems) if file else {}
     values |= read_environment(environ, values, problems)
     values |= read_flags(flags, values, problems)
+    values |= read_proxies(environ, values)
     if file is None and not _configures(values):
         problems.check()
         raise NotConfigured(_NOT_CONFIGURED.format(path=default_path()))

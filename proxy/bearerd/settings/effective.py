@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from bearerd.core.accounts import Account, OAuthSource
 from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
 from bearerd.core.redaction import MASK, Secret
-from bearerd.core.targets import Route, parse_origin, parse_route, sort_routes
+from bearerd.core.targets import DIRECT, Proxy, Route, Way, parse_origin, parse_route, sort_routes
 from bearerd.settings.accounts import KEYS, build_account, check_account, settle
 from bearerd.settings.files import Invalid, PathOf, Problem
 from bearerd.settings.model import (
@@ -27,6 +27,7 @@ from bearerd.settings.model import (
     StoreTable,
 )
 from bearerd.settings.problems import Problems, describe, setting_name, suggest
+from bearerd.settings.routes import build_way, check_way
 from bearerd.settings.sources import PRECEDENCE, SettingPath, Values, build_tree, is_table
 from bearerd.settings.store import build_store, check_store, find_unfit, settle_store, used_keys
 from bearerd.settings.values import split_variable
@@ -135,6 +136,8 @@ def _build_limits(table: LimitsTable) -> Limits:
         body_idle_s=table.body_idle,
         keep_alive_s=table.keep_alive,
         drain_s=table.drain,
+        upstream_connect_s=table.upstream_connect,
+        upstream_idle_s=table.upstream_idle,
     )
 
 
@@ -198,7 +201,7 @@ def _build_routes(settled: Settings, values: Values, problems: Problems) -> list
         if text is not None:
             problems.add(_name(("routes", prefix, "account"), values), text)
         try:
-            route = _build_route(prefix, table)
+            route = replace(_build_route(prefix, table), way=_build_way(prefix, table, values, problems))
         except ValueError as exc:
             problems.add(setting_name(("routes", prefix)), str(exc))
             continue
@@ -212,7 +215,18 @@ def _build_route(prefix: str, table: RouteTable) -> Route:
     """Raises ValueError."""
     route = parse_route(prefix, table.upstream, str(table.account))
     exec_env = tuple(split_variable(variable) for variable in table.exec_env)
-    return replace(route, exec_env=exec_env, cookies=table.cookies, query_token=table.query_token)
+    return replace(
+        route,
+        exec_env=exec_env,
+        cookies=table.cookies,
+        query_token=table.query_token,
+        response_idle_s=table.response_idle,
+    )
+
+
+def _build_way(prefix: str, table: RouteTable, values: Values, problems: Problems) -> Way:
+    build = partial(build_way, table)
+    return _build(("routes", prefix), check_way(table), build, values, problems) or DIRECT
 
 
 def _check_account_of(table: RouteTable, names: list[str]) -> str | None:
@@ -237,7 +251,8 @@ def list_settings(settled: Settings, values: Values) -> Iterator[Setting]:
                 yield _setting(("accounts", name, key), value, values)
     for prefix, route in settled.routes.items():
         for key, value in route:
-            yield _setting(("routes", prefix, key), value, values)
+            if value is not None:
+                yield _setting(("routes", prefix, key), value, values)
 
 
 def _single_values(settled: Settings) -> Iterator[tuple[SettingPath, object]]:
@@ -257,6 +272,8 @@ def _shown(path: SettingPath, value: object) -> object:
     """Secrets masked. So is every word of a command but its first: they are written there all too often."""
     if isinstance(value, Secret):
         return MASK
+    if isinstance(value, Proxy):
+        return str(value)
     if path[-1] in _ARGV_KEYS and isinstance(value, list) and value:
         first, *rest = (word for part in value for word in part.split())
         return [first, *(MASK for _ in rest)]
@@ -274,11 +291,15 @@ def list_warnings(configuration: Configuration, values: Values) -> Iterator[str]
     with_secrets = {
         given.origin.name
         for path, given in values.items()
-        if given.origin.kind == "file" and not is_table(path) and path[-1] in _SECRET_KEYS
+        if given.origin.kind == "file" and not is_table(path) and _is_secret(path, given.value)
     }
     for path in with_secrets:
         if os.name == "posix" and Path(path).stat().st_mode & 0o044:
             yield f"{path}: holds a secret and other users can read it; chmod 600 it"
+
+
+def _is_secret(path: SettingPath, value: object) -> bool:
+    return path[-1] in _SECRET_KEYS or (path[-1] == "proxy" and "@" in str(value))
 
 
 def _list_losses(accounts: Mapping[str, Account]) -> Iterator[str]:

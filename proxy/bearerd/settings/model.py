@@ -6,10 +6,12 @@ quotes is no number. What spans several keys is not checked here.
 
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
 from bearerd.core.configuration import Limits, Listen, Logging
+from bearerd.core.proxies import parse_proxy
 from bearerd.core.redaction import Secret
+from bearerd.core.targets import Proxy
 from bearerd.settings.values import (
     parse_access_token,
     parse_argv,
@@ -27,6 +29,7 @@ from bearerd.settings.values import (
     parse_resource,
     parse_scope,
     parse_secret,
+    parse_server_name,
     parse_size,
     parse_token_path,
     parse_upstream,
@@ -104,6 +107,13 @@ class RouteTable(Table):
     exec_env: list[Annotated[str, AfterValidator(parse_variable)]] = []
     cookies: bool = True
     query_token: bool = False
+    response_idle: Duration | None = None
+    proxy: Annotated[InstanceOf[Proxy] | Literal["none"], BeforeValidator(parse_proxy)] | None = None
+    proxy_file: PathText | None = None
+    ca_file: PathText | None = None
+    client_cert_file: PathText | None = None
+    client_key_file: PathText | None = None
+    server_name: Annotated[Text, AfterValidator(parse_server_name)] | None = None
 
 
 class LimitsTable(Table):
@@ -116,6 +126,8 @@ class LimitsTable(Table):
     body_idle: Duration = _LIMITS.body_idle_s
     keep_alive: Duration = _LIMITS.keep_alive_s
     drain: Duration = _LIMITS.drain_s
+    upstream_connect: Duration = _LIMITS.upstream_connect_s
+    upstream_idle: Duration = _LIMITS.upstream_idle_s
 
 
 class StoreTable(Table):

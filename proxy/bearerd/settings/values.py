@@ -50,6 +50,7 @@ _OWN_PARAMETERS: Final = {
     "scope": " and set scopes of the account",
     "state": "",
 }
+_BAD_NAME: Final = "is not a host name; write it like api.example.com, without scheme, port or path"
 _DESCRIPTOR: Final = re.compile(r"fd:[0-9]{1,9}")
 
 
@@ -111,6 +112,17 @@ def parse_upstream(value: str) -> str:
     _split(value)
     parse_origin(value)
     return value
+
+
+def parse_server_name(value: str) -> str:
+    """A host name, lower case, as a certificate has it."""
+    try:
+        origin, path = parse_origin(f"https://{value}")
+    except ValueError:
+        raise ValueError(_BAD_NAME) from None
+    if path or origin.host != value.lower():
+        raise ValueError(_BAD_NAME)
+    return origin.host
 
 
 def parse_endpoint(value: str) -> str:
