@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import structlog
@@ -24,6 +24,7 @@ from bearerd.core.lifecycle import (
     TokenStored,
 )
 from bearerd.core.redaction import Secret
+from bearerd.core.targets import Route
 from bearerd.core.vault import Key, build_identity
 from bearerd.errors import ConfigError
 from bearerd.forward.pool import UpstreamPool
@@ -32,6 +33,7 @@ from bearerd.oauth.endpoint import OAuthTokenSource
 from bearerd.oauth.exchange import open_session
 from bearerd.oauth.server import OAuthServer
 from bearerd.ports import Clock, RefreshLock, Timer, TokenSource, TokenStore
+from bearerd.settings.problems import setting_name
 from bearerd.sources.command import CommandTokenSource
 from bearerd.sources.file import POLL_S as FILE_POLL_S
 from bearerd.sources.file import FileTokenSource
@@ -64,15 +66,20 @@ Heed = Callable[[str, State], None]
 
 
 async def open_pool(configuration: Configuration) -> UpstreamPool:
-    """The pool for all routes, with every TLS context that they need. Raises ConfigError."""
+    """The pool for all routes. TLS is made ready here, in a thread: later it would hold up calls. Raises ConfigError."""
     trust = Trust()
-    wanted = [route.way.tls for route in configuration.routes if route.origin.scheme == "https"]
-    try:
-        await asyncio.to_thread(trust.prepare, wanted)
-    except Untrustworthy as exc:  # the file has changed since the settings were read
-        raise ConfigError(f"{exc.key}: {exc.text}") from None
+    await asyncio.to_thread(_prepare, trust, configuration.routes)
     limits = configuration.limits
     return UpstreamPool(trust, connect_s=limits.upstream_connect_s, idle_s=limits.upstream_idle_s)
+
+
+def _prepare(trust: Trust, routes: Iterable[Route]) -> None:
+    for route in routes:
+        try:
+            if route.origin.scheme == "https":
+                trust.context(route.way.tls)
+        except Untrustworthy as exc:  # the file has changed since the settings were read
+            raise ConfigError(f"{setting_name(('routes', route.name, exc.key))}: {exc.text}") from None
 
 
 class AccountLog:

@@ -2,7 +2,6 @@
 
 import os
 import ssl
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -28,15 +27,10 @@ class Untrustworthy(Exception):  # noqa: N818  # a problem found while reading, 
 
 
 class Trust:
-    """A context for each `Tls`, made once."""
+    """A context for each `Tls`, made at the first need: that takes milliseconds of reading and parsing."""
 
     def __init__(self, contexts: dict[Tls, ssl.SSLContext] | None = None) -> None:
         self._contexts = dict(contexts or {})
-
-    def prepare(self, wanted: Iterable[Tls]) -> None:
-        """Make the contexts ahead of their use: it takes milliseconds of files and parsing. Raises Untrustworthy."""
-        for tls in wanted:
-            self.context(tls)
 
     def context(self, tls: Tls) -> ssl.SSLContext:
         """Raises Untrustworthy."""

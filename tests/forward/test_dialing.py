@@ -127,14 +127,74 @@ async def test_a_name_without_an_address() -> None:
         await ask(UpstreamPool(resolve=Names()), NAME)
 
 
-async def test_a_resolver_that_hangs_is_within_the_limit() -> None:
-    async def never(host: str, port: int) -> Sequence[AddrInfoType]:
-        del host, port
-        await asyncio.Event().wait()
-        return ()
+class SlowNames(Names):
+    """A resolver that answers when it is told to, or with an error."""
 
-    with pytest.raises(UpstreamTimeout):
-        await ask(UpstreamPool(connect_s=0.1, resolve=never), NAME)
+    def __init__(self, *addresses: tuple[str, int]) -> None:
+        super().__init__(*addresses)
+        self.go = asyncio.Event()
+        self.problem: OSError | None = None
+
+    async def __call__(self, host: str, port: int) -> Sequence[AddrInfoType]:
+        found = await super().__call__(host, port)
+        await self.go.wait()
+        if self.problem is not None:
+            raise self.problem
+        return found
+
+
+async def test_a_resolver_that_hangs_is_within_the_limit_and_is_not_asked_by_each_call() -> None:
+    """Or a few calls would use up the threads in which all names are resolved, those of token endpoints too."""
+    names = SlowNames()
+    pool = UpstreamPool(connect_s=0.1, resolve=names)
+    for _ in range(3):
+        for outcome in await asyncio.gather(*(ask(pool, NAME) for _ in range(5)), return_exceptions=True):
+            assert isinstance(outcome, UpstreamTimeout)
+    assert names.asked == [("api.example.com", 80)]
+    pool.close()
+
+
+async def test_calls_at_once_share_a_lookup_and_the_next_one_asks_again() -> None:
+    async with FaultServer([serve(HI)]) as server:
+        names = SlowNames(("127.0.0.1", server.port))
+        pool = UpstreamPool(resolve=names)
+        first = asyncio.create_task(ask(pool, NAME))
+        calls = [asyncio.create_task(ask(pool, NAME)) for _ in range(5)]
+        await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.sleep(0.01)
+        names.go.set()
+        assert await asyncio.gather(*calls) == [b"hi"] * 5
+        assert len(names.asked) == 1
+        response = [await pool.send(NAME, GET) for _ in range(6)]  # one more than there are
+        assert len(names.asked) == 2
+        for each in response:
+            await each.aclose()
+        pool.close()
+
+
+async def test_a_lookup_that_fails_is_not_remembered() -> None:
+    names = SlowNames()
+    names.problem = socket.gaierror(socket.EAI_AGAIN, "canary")
+    pool = UpstreamPool(resolve=names)
+    call = asyncio.create_task(ask(pool, NAME))
+    await asyncio.sleep(0.01)
+    call.cancel()
+    names.go.set()  # nobody is there to take the error
+    await asyncio.sleep(0.01)
+    for _ in range(2):
+        with pytest.raises(UpstreamError, match=r"^http://api\.example\.com cannot be connected to$"):
+            await ask(pool, NAME)
+    assert len(names.asked) == 3
+
+
+async def test_a_pool_that_is_closed_waits_for_no_name() -> None:
+    pool = UpstreamPool(resolve=SlowNames())
+    call = asyncio.create_task(ask(pool, NAME))
+    await asyncio.sleep(0.01)
+    pool.close()
+    with pytest.raises(UpstreamError, match="cannot be connected to"):
+        await call
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -339,12 +399,40 @@ def test_every_context_verifies(authority: Authority) -> None:
 
 def test_contexts_are_made_once(authority: Authority) -> None:
     trust = Trust()
-    trust.prepare([Tls(), Tls(str(authority.ca_file)), Tls()])
-    authority.ca_file.stat()
-    assert trust.context(Tls()) is trust.context(Tls())
+    for tls in (Tls(), Tls(str(authority.ca_file))):
+        assert trust.context(tls) is trust.context(tls)
     with pytest.raises(Untrustworthy) as caught:
-        trust.prepare([Tls("/no/such/file")])
+        trust.context(Tls("/no/such/file"))
     assert caught.value.key == "ca_file"
+
+
+async def test_a_name_that_is_written_to_its_end(authority: Authority) -> None:
+    """The last dot is the resolver's, and no part of the name that TLS asks for (RFC 6066 section 3)."""
+    async with TlsUpstream(authority.server("api.test"), HI) as server:
+        names = Names(("127.0.0.1", server.port))
+        pool = UpstreamPool(resolve=names)
+        assert await ask(pool, secure(server.port, "api.test."), trusting(authority)) == b"hi"
+        assert names.asked == [("api.test.", server.port)]
+        assert server.names == ["api.test"]
+        pool.close()
+
+
+async def test_calls_cancelled_at_any_turn_of_a_handshake_leave_nothing(authority: Authority) -> None:
+    pool = UpstreamPool()
+    async with TlsUpstream(authority.server("localhost"), HI) as server:
+        assert await ask(pool, secure(server.port), trusting(authority)) == b"hi"
+        for turns in range(60):
+            call = asyncio.create_task(pool.send(secure(server.port), GET, Way(Tls(None, server_name="x"))))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+        for _ in range(100):
+            if server.open == 1:
+                break
+            await asyncio.sleep(0.02)
+        assert server.open == 1
+        pool.close()
 
 
 async def test_a_handshake_cancelled_leaves_nothing() -> None:

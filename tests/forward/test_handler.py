@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -11,8 +12,10 @@ import pytest
 from bearerd.core.accounts import Account, CommandSource, Source, StaticSource
 from bearerd.core.configuration import Configuration, Limits, Listen
 from bearerd.core.redaction import Secret
-from bearerd.core.targets import DIRECT, Origin, Proxy, Way, parse_route, sort_routes
+from bearerd.core.targets import DIRECT, Origin, Proxy, Tls, Way, parse_route, sort_routes
 from bearerd.daemon import Daemon
+from bearerd.errors import ConfigError
+from certificates import Authority
 from faults import (
     FaultServer,
     Step,
@@ -30,7 +33,7 @@ from faults import (
     talk,
     until,
 )
-from relays import TunnelProxy
+from relays import TlsUpstream, TunnelProxy
 
 MiB: Final = 1 << 20
 OK: Final = b"HTTP/1.1 200 OK\r\n"
@@ -741,6 +744,44 @@ async def test_an_upstream_that_falls_silent_within_its_answer(framing: str) -> 
         await client.head()
         with pytest.raises(ConnectionResetError):
             await client.rest()
+
+
+async def test_an_upstream_with_an_authority_and_a_name_of_its_own(tmp_path: Path) -> None:
+    """And with a certificate of ours. What it reads as `Host` is the address all the same."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("bearerd")
+    tls = Tls(str(authority.ca_file), str(certificate), str(key), "api.internal")
+    async with (
+        TlsUpstream(authority.server("api.internal", clients=True), HI) as server,
+        running(f"https://127.0.0.1:{server.port}", way=Way(tls)) as daemon,
+        connected(daemon) as client,
+    ):
+        client.write("GET / HTTP/1.1")
+        assert (await client.answer()).endswith(b"hi")
+        assert server.subjects == ["bearerd"]
+        assert server.names == ["api.internal"]
+        assert f"Host: 127.0.0.1:{server.port}\r\n".encode() in server.heads[0]
+
+
+async def test_an_upstream_that_cannot_be_trusted_gets_no_token(tmp_path: Path) -> None:
+    async with (
+        TlsUpstream(Authority(tmp_path).server("localhost"), HI) as server,
+        running(f"https://localhost:{server.port}") as daemon,
+        connected(daemon) as client,
+    ):
+        client.write("GET / HTTP/1.1")
+        status, problem = await client.problem()
+        assert (status, problem["code"]) == (502, "upstream_broken")
+        assert "no certificate that can be trusted: its authority is not known here" in problem["detail"]
+        assert server.heads == []
+
+
+async def test_a_file_of_tls_that_has_gone_since_the_settings_were_read() -> None:
+    with pytest.raises(
+        ConfigError, match=r'^routes\."/"\.ca_file: /no/such/file cannot be read: no such file'
+    ):
+        async with running("https://api.example.com", way=Way(Tls("/no/such/file"))):
+            pass
 
 
 async def test_a_call_by_way_of_a_proxy() -> None:

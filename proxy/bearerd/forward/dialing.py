@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_address
 from typing import Final, TypeVar
 
@@ -47,6 +48,12 @@ class Dialer:
         self._trust = trust
         self._connect_s = connect_s
         self._resolve = resolve
+        self._lookups: dict[tuple[str, int], asyncio.Future[Sequence[AddrInfoType]]] = {}
+
+    def close(self) -> None:
+        """Wait for no name any more."""
+        for lookup in list(self._lookups.values()):
+            lookup.cancel()
 
     async def dial(self, origin: Origin, way: Way, build: Callable[[], P]) -> P:
         """A protocol of `build`'s, connected to `origin`. Raises UpstreamError, UpstreamTimeout."""
@@ -61,7 +68,7 @@ class Dialer:
     async def _reach(self, origin: Origin, name: str, until: float) -> socket.socket:
         async with _within(until, f"{name} did not accept a connection in time"):
             try:
-                addresses = _literal(origin) or await self._resolve(origin.host, origin.port)
+                addresses = _literal(origin) or await self._look_up(origin.host, origin.port)
                 return await start_connection(addresses, happy_eyeballs_delay=ATTEMPT_S)
             except TimeoutError:
                 raise
@@ -69,11 +76,28 @@ class Dialer:
             except (OSError, ValueError, RuntimeError):
                 raise UpstreamError(f"{name} cannot be connected to") from None
 
+    async def _look_up(self, host: str, port: int) -> Sequence[AddrInfoType]:
+        """Calls at once share a lookup: one that hangs holds one of the few threads there are for them, not all."""
+        name = (host, port)
+        lookup = self._lookups.get(name)
+        if lookup is None:
+            lookup = self._lookups[name] = asyncio.ensure_future(self._resolve(*name))
+            lookup.add_done_callback(partial(self._forget, name))
+        await asyncio.wait((lookup,))
+        if lookup.cancelled():
+            raise ConnectionAbortedError  # the pool has been closed
+        return lookup.result()
+
+    def _forget(self, name: tuple[str, int], lookup: asyncio.Future[Sequence[AddrInfoType]]) -> None:
+        del self._lookups[name]
+        if not lookup.cancelled():
+            lookup.exception()  # which nobody may be left to take
+
     async def _attach(
         self, sock: socket.socket, origin: Origin, way: Way, build: Callable[[], P], until: float
     ) -> P:
         context = self._trust.context(way.tls) if origin.scheme == "https" else None
-        name = (way.tls.server_name or origin.host) if context else None
+        name = (way.tls.server_name or origin.host.rstrip(".")) if context else None
         async with _within(until, f"{origin} did not accept a connection in time"):
             try:
                 _, protocol = await asyncio.get_running_loop().create_connection(

@@ -64,6 +64,7 @@ class UpstreamPool:
     def close(self) -> None:
         """Close every idle connection; those in use close when their calls end."""
         self._closed = True
+        self._dialer.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
         for connections in self._idle.values():
