@@ -135,12 +135,16 @@ class TunnelProxy(_Server):
         port = int(head.split()[1].rpartition(b":")[2])
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        copies = [
+            asyncio.create_task(_copy(*pair)) for pair in ((reader, inner_writer), (inner_reader, writer))
+        ]
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_copy(reader, inner_writer))
-                group.create_task(_copy(inner_reader, writer))
+            await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
         finally:
             inner_writer.transport.abort()
+            for copy in copies:
+                copy.cancel()
+            await asyncio.gather(*copies, return_exceptions=True)
 
 
 async def _flush(writer: asyncio.StreamWriter) -> None:
@@ -149,8 +153,6 @@ async def _flush(writer: asyncio.StreamWriter) -> None:
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Until either side ends, and then both do."""
     while data := await reader.read(_LIMIT):
         writer.write(data)
         await writer.drain()
-    raise ConnectionResetError
