@@ -202,10 +202,9 @@ async def test_interim_responses_are_passed_over(
 @pytest.mark.parametrize("size", [10_000, 1, 64])
 async def test_interim_responses_without_end(pool: UpstreamPool, size: int) -> None:
     early = b"HTTP/1.1 103 Early Hints\r\n\r\n"
-    async with FaultServer(
-        [read, slices(early * INTERIM + HI, size), read, slices(early * (INTERIM + 1), size), hang]
-    ) as server:
-        assert await call(pool, server) == b"hi"
+    most = [read, slices(early * INTERIM + HI, size)]
+    async with FaultServer([*most, *most, read, slices(early * (INTERIM + 1), size), hang]) as server:
+        assert [await call(pool, server) for _ in range(2)] == [b"hi", b"hi"]
         with pytest.raises(UpstreamError, match="interim responses without end"):
             await call(pool, server)
         await left(server.peers[0])
