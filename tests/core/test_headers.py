@@ -46,7 +46,10 @@ OTHERS: Fields = (
 
 
 def send(
-    *headers: tuple[bytes, bytes], framing: tuple[bytes, bytes] | None = None, cookies: bool = True
+    *headers: tuple[bytes, bytes],
+    framing: tuple[bytes, bytes] | None = None,
+    cookies: bool = True,
+    upgrade: bytes | None = None,
 ) -> list[tuple[bytes, bytes]]:
     return request_headers(
         headers,
@@ -55,6 +58,7 @@ def send(
         framing=framing,
         authorization=OURS[1],
         cookies=cookies,
+        upgrade=upgrade,
     )
 
 
@@ -361,3 +365,17 @@ def test_reading_a_cookie() -> None:
 def test_max_forwards_counts_down(given_: bytes, sent: bytes) -> None:
     fields = ((b"X", b"5"), (b"MAX-forwards", given_))
     assert count_down(fields) == ((b"X", b"5"), (b"MAX-forwards", sent))
+
+
+def test_what_asks_for_another_protocol_is_ours() -> None:
+    """What the client said of it has been judged, and is for this hop only."""
+    fields = ((b"UPGRADE", b"h2c, websocket"), (b"connection", b"upgrade, a"), (b"A", b"1"), (b"B", b"2"))
+    sent = send(*fields, framing=(b"Content-Length", b"0"), upgrade=b"websocket")
+    assert sent[1:] == [
+        (b"B", b"2"),
+        (b"Via", b"1.1 us"),
+        (b"Content-Length", b"0"),
+        (b"Connection", b"Upgrade"),
+        (b"Upgrade", b"websocket"),
+        OURS,
+    ]

@@ -56,11 +56,12 @@ def request_headers(
     framing: tuple[bytes, bytes] | None,
     authorization: bytes,
     cookies: bool,
+    upgrade: bytes | None = None,
 ) -> list[tuple[bytes, bytes]]:
     """What goes upstream: Host first, the client's fields, Via, and one Authorization, ours, last.
 
     `framing` is the Content-Length or Transfer-Encoding of the body as we send it: regenerated, never relayed.
-    `cookies` says whether the client's are sent; those of our own pages never are.
+    `cookies` says whether the client's are sent; those of our own pages never are. `upgrade` is what is asked for.
     """
     dropped = nominated(headers) if cookies else nominated(headers) | {b"cookie"}
     kept = [(b"Host", authority)]
@@ -74,6 +75,8 @@ def request_headers(
     kept.append((b"Via", via))
     if framing is not None:
         kept.append(framing)
+    if upgrade is not None:
+        kept += switching_fields(upgrade)
     kept.append((b"Authorization", authorization))
     return kept
 
@@ -87,6 +90,11 @@ def count_down(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, b
 
 def _counts(name: bytes, value: bytes) -> bool:
     return name.lower() == b"max-forwards" and len(value) < 10 and value.isdigit() and int(value) > 0
+
+
+def switching_fields(protocols: bytes) -> list[tuple[bytes, bytes]]:
+    """Those that ask for another protocol or agree to it: hop-by-hop, and so ours (RFC 9110 section 7.8)."""
+    return [(b"Connection", b"Upgrade"), (b"Upgrade", protocols)]
 
 
 def strip_own_cookies(value: bytes) -> bytes:

@@ -94,6 +94,7 @@ class Route:
     that `bearerd exec` sets, each with the path that its value has after the prefix. `cookies` pass if they may, and so
     does a call with a token of the client's in its query (`query_token`).
     An upstream that is silent for `response_idle_s` seconds is given up.
+    `upgrades` are the protocols, in lower case, that a client may switch its connection to.
     """
 
     prefix: bytes
@@ -105,6 +106,7 @@ class Route:
     query_token: bool = False
     way: Way = DIRECT
     response_idle_s: float | None = None
+    upgrades: frozenset[bytes] = frozenset({b"websocket"})
 
     @property
     def name(self) -> str:
