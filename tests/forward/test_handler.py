@@ -1,20 +1,17 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from bearerd.core.accounts import Account, CommandSource, Source, StaticSource
+from bearerd.core.accounts import Account, CommandSource
 from bearerd.core.configuration import Configuration, Limits, Listen
-from bearerd.core.redaction import Secret
-from bearerd.core.targets import DIRECT, Origin, Proxy, Tls, Way, parse_route, sort_routes
+from bearerd.core.targets import Origin, Proxy, Tls, Way, parse_route
 from bearerd.daemon import Daemon
 from bearerd.errors import ConfigError
+from callers import FRESH, STATIC, connected, pair, running, split
 from certificates import Authority
 from faults import (
     FaultServer,
@@ -38,111 +35,6 @@ from relays import TlsUpstream, TunnelProxy
 MiB: Final = 1 << 20
 OK: Final = b"HTTP/1.1 200 OK\r\n"
 HI: Final = reply(b"hi")
-FRESH: Final = CommandSource(
-    ("sh", "-c", "sleep 0.2; echo $$"), 5
-)  # another token each time, and not at once
-STATIC: Final = StaticSource(Secret("the-token"))
-
-
-@asynccontextmanager
-async def running(
-    *upstreams: str,
-    source: Source = STATIC,
-    limits: Limits | None = None,
-    cookies: bool = True,
-    way: Way = DIRECT,
-    response_idle_s: float | None = None,
-) -> AsyncIterator[Daemon]:
-    """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
-    routes = [
-        replace(
-            parse_route(f"/{n or ''}", url, "work"),
-            cookies=cookies,
-            way=way,
-            response_idle_s=response_idle_s,
-        )
-        for n, url in enumerate(upstreams)
-    ]
-    daemon = Daemon(
-        Configuration(
-            accounts={"work": Account("work", source)},
-            routes=sort_routes(routes),
-            listen=Listen(hosts=("127.0.0.1",), port=0),
-            limits=limits or Limits(),
-        )
-    )
-    await daemon.start()
-    try:
-        yield daemon
-    finally:
-        await daemon.stop(0.2)
-
-
-class Client:
-    """One raw connection to the daemon."""
-
-    def __init__(self, daemon: Daemon, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.host = f"localhost:{daemon.port}"
-        self.reader = reader
-        self.writer = writer
-
-    def write(self, start_line: str, *fields: str, body: bytes = b"") -> None:
-        """Send a request with a good Host."""
-        head = "\r\n".join([start_line, f"Host: {self.host}", *fields, "", ""])
-        self.writer.write(head.encode("latin-1") + body)
-
-    async def head(self) -> bytes:
-        async with asyncio.timeout(5):
-            return await self.reader.readuntil(b"\r\n\r\n")
-
-    async def exactly(self, expected: bytes) -> None:
-        async with asyncio.timeout(5):
-            assert await self.reader.readexactly(len(expected)) == expected
-
-    async def answer(self) -> bytes:
-        """One whole response that has a length."""
-        head = await self.head()
-        length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
-        async with asyncio.timeout(5):
-            return head + await self.reader.readexactly(int(length[1]) if length else 0)
-
-    async def rest(self) -> bytes:
-        async with asyncio.timeout(5):
-            return await self.reader.read()
-
-    async def problem(self) -> tuple[int, dict[str, Any]]:
-        raw = await self.answer()
-        head, _, body = raw.partition(b"\r\n\r\n")
-        assert b"application/problem+json" in head
-        return int(head.split()[1]), json.loads(body)
-
-
-@asynccontextmanager
-async def connected(daemon: Daemon) -> AsyncIterator[Client]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
-    try:
-        yield Client(daemon, reader, writer)
-    finally:
-        writer.transport.abort()
-
-
-@asynccontextmanager
-async def pair(
-    *scripts: Sequence[Step], base: str = "", source: Source = STATIC, limits: Limits | None = None
-) -> AsyncIterator[tuple[Client, FaultServer]]:
-    """A client connected to a daemon before an upstream that plays `scripts`."""
-    async with (
-        FaultServer(*scripts) as server,
-        running(server.url + base, source=source, limits=limits) as daemon,
-        connected(daemon) as client,
-    ):
-        yield client, server
-
-
-def split(request: bytes) -> tuple[bytes, list[bytes], bytes]:
-    head, _, body = request.partition(b"\r\n\r\n")
-    start_line, *fields = head.split(b"\r\n")
-    return start_line, fields, body
 
 
 # ---------------------------------------------------------------- bytes in
@@ -320,7 +212,8 @@ async def test_pipelined_requests_are_answered_in_turn() -> None:
 
 @pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.0"])
 async def test_an_upgrade_is_not_passed_on_and_the_connection_goes_on(protocol: str) -> None:
-    async with pair([serve(HI)]) as (client, server):
+    """By a route that lets none pass."""
+    async with pair([serve(HI)], upgrades=frozenset()) as (client, server):
         client.write(
             "GET /1 HTTP/1.1",
             "Connection: Upgrade, HTTP2-Settings",
