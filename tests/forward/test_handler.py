@@ -8,6 +8,7 @@ import pytest
 
 from bearerd.core.accounts import Account, CommandSource
 from bearerd.core.configuration import Configuration, Limits, Listen
+from bearerd.core.redaction import Secret
 from bearerd.core.targets import Origin, Proxy, Tls, Way, parse_route
 from bearerd.daemon import Daemon
 from bearerd.errors import ConfigError

@@ -9,17 +9,19 @@ import structlog
 from aiohttp import web
 
 from bearerd.core.guard import Head
-from bearerd.core.headers import build_head, count_down, field, request_headers
+from bearerd.core.headers import Rewrite, build_head, count_down, field, request_headers
 from bearerd.core.limits import BODY_TIMEOUT
 from bearerd.core.problems import Problem, broken_upstream, no_token
 from bearerd.core.replay import OPEN, ReplayGate, may_force, replay_rejected
 from bearerd.core.rewrites import rewrite_field
 from bearerd.core.targets import Route, build_target, has_token, match_route, path_of
 from bearerd.core.tokens import TokenSet
+from bearerd.core.upgrades import wanted
 from bearerd.errors import LoginRequired, TokenError, UpstreamError
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.reply import CONTINUE, Written, answer_problem, cut_off, relay
 from bearerd.forward.spool import BodyStalled, Spool, SpoolBudget
+from bearerd.forward.tunnel import hold_back, tunnel
 from bearerd.forward.upstream import BodyError, UpstreamRequest, UpstreamResponse
 from bearerd.tokens.manager import TokenManager
 
@@ -45,13 +47,16 @@ _TOKEN_IN_QUERY: Final = Problem(
 class _Call:
     """What one call knows of itself."""
 
-    __slots__ = ("body", "head", "replayed", "request", "route", "started_at")
+    __slots__ = ("body", "head", "replayed", "request", "route", "started_at", "upgrade")
 
     def __init__(self, request: web.BaseRequest, head: Head, route: Route, body: Spool | None) -> None:
         self.request = request
         self.head = head
         self.route = route
         self.body = body
+        self.upgrade = wanted(head, route.upgrades)
+        if self.upgrade is not None and not hold_back(request):
+            self.upgrade = None
         self.replayed = False
         self.started_at = time.perf_counter()
 
@@ -109,8 +114,10 @@ class Forwarder:
         except BodyError:
             stalled = isinstance(call.request.content.exception(), BodyStalled)
             return answer_problem(BODY_TIMEOUT if stalled else _BAD_BODY, call.head)
-        transport = call.request.transport  # the server lets go of it before it cancels us
         rewrite = partial(rewrite_field, self._routes, call.route, call.head.target)
+        if response.switched_to is not None:
+            return await self._switch(call, response, rewrite)
+        transport = call.request.transport  # the server lets go of it before it cancels us
         try:
             return await relay(call.request, response, rewrite)
         except UpstreamError:
@@ -119,6 +126,16 @@ class Forwarder:
         except BaseException:
             cut_off(transport)
             raise
+        finally:
+            await response.aclose()
+
+    async def _switch(
+        self, call: _Call, response: UpstreamResponse, rewrite: Rewrite
+    ) -> web.Response | Written:
+        try:
+            return await tunnel(call.request, response, rewrite)
+        except UpstreamError as error:
+            return answer_problem(broken_upstream(error), call.head)
         finally:
             await response.aclose()
 
@@ -188,11 +205,12 @@ class Forwarder:
             framing=_framing(length, chunked=chunked),
             authorization=b"Bearer " + token.access_token.reveal().encode("ascii"),
             cookies=route.cookies,
+            upgrade=call.upgrade,
         )
         start_line = b"%b %b HTTP/1.1" % (head.method.encode("ascii"), build_target(route, head.target))
         body = call.body.chunks() if call.body is not None else None
         request = UpstreamRequest(
-            head.method, build_head(start_line, headers), body, chunked, route.response_idle_s
+            head.method, build_head(start_line, headers), body, chunked, route.response_idle_s, call.upgrade
         )
         return await self._pool.send(route.origin, request, route.way)
 

@@ -12,7 +12,15 @@ from aiohttp import web
 
 from bearerd import __version__
 from bearerd.core.guard import Head
-from bearerd.core.headers import LAST_CHUNK, Rewrite, build_chunk, build_head, field, response_headers
+from bearerd.core.headers import (
+    LAST_CHUNK,
+    Rewrite,
+    build_chunk,
+    build_head,
+    field,
+    response_headers,
+    switching_fields,
+)
 from bearerd.core.navigation import wants_page
 from bearerd.core.pages import build_problem_page, problem_page_headers, render
 from bearerd.core.problems import Problem, problem_body, problem_headers
@@ -100,6 +108,14 @@ async def relay(request: web.BaseRequest, response: UpstreamResponse, rewrite: R
     head = build_head(b"HTTP/1.1 %d %b" % (response.status, response.reason), headers)
     await _stream(request, response, head, chunked=chunked)
     return Written(response.status, keep_alive=keep_alive)
+
+
+def build_switch(response: UpstreamResponse, rewrite: Rewrite) -> bytes:
+    """The head of a 101 for the client. What follows it is not HTTP."""
+    assert response.switched_to is not None  # noqa: S101  # that is what makes it a 101
+    kept = response_headers(response.headers, chunked=True, rewrite=rewrite)  # no Content-Length here either
+    fields = kept + switching_fields(response.switched_to)
+    return build_head(b"HTTP/1.1 %d %b" % (response.status, response.reason), fields)
 
 
 async def _stream(

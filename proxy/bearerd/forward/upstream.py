@@ -17,6 +17,7 @@ from aiohttp.http_parser import HttpParser, HttpResponseParser, RawResponseMessa
 
 from bearerd.core.headers import LAST_CHUNK, build_chunk
 from bearerd.core.heads import HeadCheck
+from bearerd.core.upgrades import agreed
 from bearerd.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
 
 READ_BUFFER: Final = 1 << 16
@@ -40,6 +41,7 @@ class UpstreamRequest:
     """One request in wire form. `chunked` says how `body` is framed; without a body `head` is all of it.
 
     `idle_s` is for how many seconds the upstream may be silent; None for any number.
+    `upgrade` has the protocols that `head` asks for: a 101 to one of them is taken.
     """
 
     method: str
@@ -47,6 +49,7 @@ class UpstreamRequest:
     body: AsyncIterator[bytes] | None = None
     chunked: bool = False
     idle_s: float | None = None
+    upgrade: bytes | None = None
 
 
 class UpstreamResponse:
@@ -63,6 +66,7 @@ class UpstreamResponse:
         self.reason = message.reason.encode("utf-8", "surrogateescape")
         self.headers = message.raw_headers
         self.chunked = message.chunked
+        self.switched_to = connection.switched_to
         self._content = content
         self._connection = connection
         self._pump = pump
@@ -85,6 +89,13 @@ class UpstreamResponse:
             return await self._content.readany()
         except (aiohttp.ClientError, OSError):
             raise UpstreamError("the upstream broke off its response") from None
+
+    def take_over(self) -> tuple[asyncio.Transport, bytes]:
+        """After a 101: the connection, which is the caller's to end from now on, and what came after the head.
+
+        Raises UpstreamError if it is closed. It is not read from until the caller says so.
+        """
+        return self._connection.take_over()
 
     async def aclose(self) -> None:
         """Give the connection back if both messages are complete, else close it."""
@@ -113,6 +124,9 @@ class Connection(BaseProtocol):
         self._with_body = True
         self._interim = 0
         self._watch: _Watch | None = None
+        self._asked: bytes | None = None
+        self._after = b""
+        self.switched_to: bytes | None = None
         self.idle_since = 0.0
 
     @property
@@ -156,7 +170,9 @@ class Connection(BaseProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._parser is None:
-            if data:
+            if self.switched_to is not None:
+                self._after += data
+            elif data:
                 self.close()  # nobody asked for these bytes: they could be taken for the next answer
             return
         self._received = True
@@ -166,12 +182,12 @@ class Connection(BaseProtocol):
             self._fail(UpstreamError(_NOT_HTTP))
             return
         try:
-            messages, upgraded, _ = self._parser.feed_data(data)
+            messages, upgraded, tail = self._parser.feed_data(data)
         except Exception:  # noqa: BLE001  # whatever the parser raises, the response is not HTTP
             self._fail(UpstreamError(_NOT_HTTP))
             return
         for message, payload in messages:
-            self._take(message, payload, upgraded=upgraded)
+            self._take(message, payload, tail if upgraded else None)
 
     def eof_received(self) -> None:
         """Closing follows by itself: a half-open upstream is of no use."""
@@ -192,6 +208,7 @@ class Connection(BaseProtocol):
         self._interim = 0
         self._sent = request.body is None
         self._with_body = request.method != "HEAD"
+        self._asked = request.upgrade
         self._answer = self._loop.create_future()
         self._heads = HeadCheck()
         self._parser = HttpResponseParser(
@@ -219,15 +236,17 @@ class Connection(BaseProtocol):
         """End an exchange whose upstream has been silent for that long."""
         self._fail(UpstreamTimeout(f"the upstream has been silent for {idle_s:g} seconds"))
 
-    def _take(self, message: RawResponseMessage, payload: aiohttp.StreamReader, *, upgraded: bool) -> None:
+    def _take(
+        self, message: RawResponseMessage, payload: aiohttp.StreamReader, after_switch: bytes | None
+    ) -> None:
         if 100 <= message.code < 200 and message.code != 101:
             self._interim += 1  # and is not passed on
             if self._interim > INTERIM:
                 self._fail(UpstreamError("the upstream sends interim responses without end"))
         elif not self._heads.complete:  # the parser has seen an end where none is
             self._fail(UpstreamError(_NOT_HTTP))
-        elif upgraded or not 200 <= message.code <= 599:
-            self._fail(UpstreamError("the upstream's response has a status that was not asked for"))
+        elif after_switch is not None or not 200 <= message.code <= 599:
+            self._switch(message, after_switch)
         elif _is_coded(message):
             self._fail(UpstreamError("the upstream's response has a transfer coding that was not asked for"))
         elif payload is aiohttp.EMPTY_PAYLOAD and self._with_body:
@@ -238,6 +257,23 @@ class Connection(BaseProtocol):
             self._payload = payload
             self._keep = not message.should_close
             self._answer.set_result((message, payload))
+
+    def _switch(self, message: RawResponseMessage, after: bytes | None) -> None:
+        protocol = agreed(message.raw_headers, self._asked)
+        if after is None or protocol is None or message.version < (1, 1) or self._answer is None:
+            self._fail(UpstreamError("the upstream's response has a status that was not asked for"))
+            return
+        self.switched_to = protocol
+        self._after = after
+        self._parser = None
+        self._pause_transport_reading()
+        self._answer.set_result((message, aiohttp.EMPTY_PAYLOAD))
+
+    def take_over(self) -> tuple[asyncio.Transport, bytes]:
+        transport, self.transport = self.transport, None
+        if transport is None:
+            raise UpstreamError("the upstream closed the connection before it could be used")
+        return transport, self._after
 
     def _fail(self, error: Exception) -> None:
         if self._answer is not None and not self._answer.done():
