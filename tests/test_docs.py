@@ -136,7 +136,18 @@ def test_the_example_loads_with_everything_taken_in(folder: Path, key: str) -> N
 
 
 DEFAULTS = [
-    *("port", "hosts", "cookies", "query_token", "level", "format", "access", "kind", "key_source"),
+    *(
+        "port",
+        "hosts",
+        "cookies",
+        "query_token",
+        "upgrades",
+        "level",
+        "format",
+        "access",
+        "kind",
+        "key_source",
+    ),
     *SINGLE["limits"].model_fields,
 ]
 

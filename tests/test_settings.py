@@ -310,6 +310,33 @@ def test_a_route_without_cookies(folder: Path) -> None:
     assert refuse(folder, STATIC + ROOT + 'cookies = "no"\n').startswith('routes."/".cookies: ')
 
 
+def test_what_connections_of_a_route_may_be_switched_to(folder: Path) -> None:
+    def upgrades(more: str, environ: dict[str, str] | None = None) -> frozenset[bytes]:
+        return configure(folder, STATIC + ROOT + more, environ or {}).routes[0].upgrades
+
+    assert upgrades("") == {b"websocket"}
+    assert upgrades("upgrades = []\n") == frozenset()
+    assert upgrades('upgrades = ["WebSocket", "irc/6.9"]\n') == {b"websocket", b"irc/6.9"}
+    assert upgrades("", {"BEARERD_ROUTES__/__UPGRADES": "mqtt, websocket"}) == {b"mqtt", b"websocket"}
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("", 'is not a protocol; write it like "websocket"'),
+        ("web socket", 'is not a protocol; write it like "websocket"'),
+        ("websocket,irc", 'is not a protocol; write it like "websocket"'),
+        ("irc/", 'is not a protocol; write it like "websocket"'),
+        ("\u017f", 'is not a protocol; write it like "websocket"'),
+        *((name, "would carry calls past bearerd, without a token; take it out") for name in
+          ("h2c", "H2C", "h2", "HTTP/2.0", "http", "TLS/1.0", "tls")),
+    ],
+)  # fmt: skip
+def test_what_connections_are_never_switched_to(folder: Path, written: str, problem: str) -> None:
+    text = STATIC + ROOT + f'upgrades = ["{written}"]\n'
+    assert refuse(folder, text) == f'routes."/".upgrades[0]: {problem}'
+
+
 def test_variables_of_a_route(folder: Path) -> None:
     text = STATIC + ROOT + 'exec_env = ["OPENAI_BASE_URL=/v1", "API"]\n'
     (route,) = configure(folder, text).routes

@@ -220,6 +220,7 @@ def _build_route(prefix: str, table: RouteTable) -> Route:
         exec_env=exec_env,
         cookies=table.cookies,
         query_token=table.query_token,
+        upgrades=frozenset(protocol.encode() for protocol in table.upgrades),
         response_idle_s=table.response_idle,
     )
 

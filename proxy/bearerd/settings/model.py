@@ -24,6 +24,7 @@ from bearerd.settings.values import (
     parse_page,
     parse_parameters,
     parse_path,
+    parse_protocol,
     parse_public_url,
     parse_redirect_uri,
     parse_resource,
@@ -107,6 +108,7 @@ class RouteTable(Table):
     exec_env: list[Annotated[str, AfterValidator(parse_variable)]] = []
     cookies: bool = True
     query_token: bool = False
+    upgrades: list[Annotated[str, AfterValidator(parse_protocol)]] = ["websocket"]
     response_idle: Duration | None = None
     proxy: Annotated[InstanceOf[Proxy] | Literal["none"], BeforeValidator(parse_proxy)] | None = None
     proxy_file: PathText | None = None

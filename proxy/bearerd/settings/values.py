@@ -51,6 +51,9 @@ _OWN_PARAMETERS: Final = {
     "state": "",
 }
 _BAD_NAME: Final = "is not a host name; write it like api.example.com, without scheme, port or path"
+# RFC 9110 section 7.8
+_PROTOCOL: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+(?:/[!#$%&'*+.^_`|~0-9a-z-]+)?")
+_NEVER: Final = frozenset({"h2", "h2c", "http", "tls"})
 _DESCRIPTOR: Final = re.compile(r"fd:[0-9]{1,9}")
 
 
@@ -172,6 +175,16 @@ def parse_error_code(value: str) -> str:
     if not _SCOPE.fullmatch(value):  # RFC 6749 appendix A.7, but for the space
         raise ValueError('is not an error code; write it like "bad_refresh_token"')
     return value
+
+
+def parse_protocol(value: str) -> str:
+    """A protocol that a connection may switch to, lower case. Never one that would carry calls unseen, or hide them."""
+    protocol = value.lower()
+    if not _PROTOCOL.fullmatch(protocol):
+        raise ValueError('is not a protocol; write it like "websocket"')
+    if protocol.partition("/")[0] in _NEVER:
+        raise ValueError("would carry calls past bearerd, without a token; take it out")
+    return protocol
 
 
 def parse_variable(value: str) -> str:
