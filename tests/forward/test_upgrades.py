@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, cast
@@ -11,10 +12,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from bearerd.core.configuration import Limits
 from bearerd.daemon import Daemon
 from bearerd.forward.reply import cut_off
 from bearerd.forward.tunnel import CHUNK, Tunnel, _End
 from callers import FRESH, Client, connected, pair, running, split
+from certificates import Authority
 from faults import (
     FaultServer,
     Peer,
@@ -246,6 +249,14 @@ async def test_another_protocol_that_the_route_lets_pass() -> None:
         switch.set()
         await client.exactly(b"HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: IRC/6\r\n\r\nNICK one\r\n")
     assert b"\r\nUpgrade: irc/6\r\n" in server.requests[0]
+
+
+async def test_bytes_in_one_packet_with_the_question_for_another_protocol() -> None:
+    """The server's parser has lost them: no tunnel begins with a hole."""
+    async with pair([serve(HI)], upgrades=frozenset({b"irc"})) as (client, server):
+        client.write("GET / HTTP/1.1", "Connection: Upgrade", "Upgrade: irc", body=b"NICK one\r\n")
+        assert (await client.rest()).endswith(b"hi")
+        assert b"irc" not in server.requests[0]
 
 
 async def test_a_call_behind_the_question_for_another_protocol() -> None:
@@ -516,6 +527,26 @@ async def test_an_end_that_does_nothing_any_more_is_not_waited_for() -> None:
         await until_true(lambda: not connections(daemon), 1)
 
 
+async def test_limits_on_calls_are_none_on_tunnels() -> None:
+    """And its place among the connections is free when it is over, not before."""
+    limits = Limits(header_read_s=0.1, body_idle_s=0.1, keep_alive_s=0.1, connections=1)
+    async with (
+        FaultServer([*OPEN, echo]) as server,
+        running(server.url, limits=limits, response_idle_s=0.1) as daemon,
+    ):
+        assert daemon._server is not None
+        async with connected(daemon) as client:
+            ask(client, body=b"half a line")
+            await client.exactly(SWITCHED + b"half a line")
+            for _ in range(3):
+                await asyncio.sleep(0.15)
+                client.writer.write(b"GET / HT")
+                await client.exactly(b"GET / HT")
+            assert daemon._server.served == 1
+        await until_true(lambda: not connections(daemon), 1)
+        assert daemon._server.served == 0
+
+
 async def test_garbage_is_passed_on_as_it_is() -> None:
     data = bytes(range(256)) + b"HTTP/1.1 200 OK\r\n\r\nGET / HTTP/1.1\r\n\r\n" + b"\x00" * 100
     async with tunnelled(echo) as (client, _, _):
@@ -643,25 +674,48 @@ async def test_tunnels_that_are_full_end_with_the_time_to_drain() -> None:
 
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Tls = tuple[ssl.SSLContext, ssl.SSLContext]
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    """The contexts of a server for 127.0.0.1 and of a client that trusts it."""
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    return authority.server("127.0.0.1"), ssl.create_default_context(cafile=authority.ca_file)
 
 
 @asynccontextmanager
-async def joined(silent_s: float = 60.0) -> AsyncIterator[tuple[Streams, Streams, Tunnel]]:
-    """Two connections, either with a peer of the test's, and a tunnel between them that is not begun."""
+async def joined(
+    silent_s: float = 60.0, tls: Tls | None = None
+) -> AsyncIterator[tuple[Streams, Streams, Tunnel]]:
+    """Two connections, either with a peer of the test's, and a tunnel between them that is not begun.
+
+    The upstream's may be by TLS.
+    """
     accepted: asyncio.Queue[Streams] = asyncio.Queue()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await accepted.put((reader, writer))
 
-    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        sides = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-        peers = [await accepted.get() for _ in range(2)]
+    contexts = (None, None) if tls is None else tls
+    async with (
+        await asyncio.start_server(accept, "127.0.0.1", 0) as plain,
+        await asyncio.start_server(accept, "127.0.0.1", 0, ssl=contexts[0]) as other,
+    ):
+        sides, peers = [], []
+        for server, context in ((plain, None), (other, contexts[1])):
+            host, port = server.sockets[0].getsockname()
+            sides.append(await asyncio.open_connection(host, port, ssl=context))
+            peers.append(await accepted.get())
         client, upstream = (cast(asyncio.Transport, writer.transport) for _, writer in sides)
         client.pause_reading()
         upstream.pause_reading()
         try:
-            yield peers[0], peers[1], Tunnel(client, upstream, silent_s=silent_s)
+            yield (
+                peers[0],
+                peers[1],
+                Tunnel(client, upstream, memoryview(bytearray(CHUNK)), silent_s=silent_s),
+            )
         finally:
             for _, writer in (*sides, *peers):
                 writer.transport.abort()
@@ -718,6 +772,46 @@ async def test_the_last_bytes_are_taken_slowly_and_not_lost() -> None:
                 await asyncio.sleep(0.02)
         assert total == 16 * MiB
         await asyncio.wait_for(running_, 2)
+
+
+async def test_over_tls(tls: Tls) -> None:
+    data = hashlib.shake_256(b"seed").digest(4 * MiB)
+    async with joined(tls=tls) as ((client, to_client), (upstream, to_upstream), tunnel), asyncio.timeout(20):
+        running_ = asyncio.create_task(tunnel.run(b"a", b"b"))
+        to_client.write(data)
+        to_upstream.write(data[::-1])
+        size = len(data) + 1
+        to_both = await asyncio.gather(client.readexactly(size), upstream.readexactly(size))
+        assert list(to_both) == [b"a" + data[::-1], b"b" + data]
+        to_upstream.write(b"last words")
+        to_upstream.close()
+        assert await client.read() == b"last words"
+        to_client.close()
+        await running_
+
+
+async def test_a_client_that_has_said_everything_ends_a_tunnel_over_tls(tls: Tls) -> None:
+    """TLS has no half-close here; what it said arrives."""
+    async with joined(tls=tls) as ((client, to_client), (upstream, _), tunnel), asyncio.timeout(5):
+        running_ = asyncio.create_task(tunnel.run())
+        to_client.write(b"everything")
+        to_client.write_eof()
+        assert await upstream.read() == b"everything"
+        assert await client.read() == b""
+        await running_
+
+
+async def test_an_upstream_by_tls_that_does_not_read_holds_the_client_back(tls: Tls) -> None:
+    async with joined(tls=tls) as ((_, to_client), (upstream, _), tunnel), asyncio.timeout(20):
+        running_ = asyncio.create_task(tunnel.run())
+        to_client.write(b"x" * (32 * MiB))
+        assert await settled(lambda: tunnel.client.received) < 32 * MiB
+        assert not tunnel.client.transport.is_reading()
+        assert tunnel.upstream.transport.get_write_buffer_size() <= LIMIT
+        assert len(await upstream.readexactly(32 * MiB)) == 32 * MiB
+        running_.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running_
 
 
 # ---------------------------------------------------------------- real clients

@@ -21,7 +21,7 @@ from bearerd.errors import LoginRequired, TokenError, UpstreamError
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.reply import CONTINUE, Written, answer_problem, cut_off, relay
 from bearerd.forward.spool import BodyStalled, Spool, SpoolBudget
-from bearerd.forward.tunnel import hold_back, tunnel
+from bearerd.forward.tunnel import CHUNK, hold_back, tunnel
 from bearerd.forward.upstream import BodyError, UpstreamRequest, UpstreamResponse
 from bearerd.tokens.manager import TokenManager
 
@@ -81,6 +81,7 @@ class Forwarder:
         self._managers = managers
         self._pool = pool
         self._budget = budget
+        self._tunnel_buffer = memoryview(bytearray(CHUNK))
         self._via = {(1, minor): f"1.{minor} {pseudonym}".encode() for minor in (0, 1)}
         self._access = access
         self._login_urls = login_urls or {}
@@ -133,7 +134,7 @@ class Forwarder:
         self, call: _Call, response: UpstreamResponse, rewrite: Rewrite
     ) -> web.Response | Written:
         try:
-            return await tunnel(call.request, response, rewrite)
+            return await tunnel(call.request, response, rewrite, self._tunnel_buffer)
         except UpstreamError as error:
             return answer_problem(broken_upstream(error), call.head)
         finally:

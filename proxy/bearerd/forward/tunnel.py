@@ -113,12 +113,19 @@ class _End(asyncio.BufferedProtocol):
 
 
 class Tunnel:
-    """Bytes both ways between two connections, whose transports it takes over."""
+    """Bytes both ways between two connections, whose transports it takes over.
+
+    What is read goes through `buffer` and is out of it at once: all tunnels of an event loop may share one.
+    """
 
     def __init__(
-        self, client: asyncio.Transport, upstream: asyncio.Transport, *, silent_s: float = SILENT_S
+        self,
+        client: asyncio.Transport,
+        upstream: asyncio.Transport,
+        buffer: memoryview,
+        *,
+        silent_s: float = SILENT_S,
     ) -> None:
-        buffer = memoryview(bytearray(CHUNK))
         self.client = _End(self, client, buffer)
         self.upstream = _End(self, upstream, buffer)
         self.client.other, self.upstream.other = self.upstream, self.client
@@ -205,7 +212,9 @@ def hold_back(request: web.BaseRequest) -> bool:
     return True
 
 
-async def tunnel(request: web.BaseRequest, response: UpstreamResponse, rewrite: Rewrite) -> Written:
+async def tunnel(
+    request: web.BaseRequest, response: UpstreamResponse, rewrite: Rewrite, buffer: memoryview
+) -> Written:
     """Pass a 101 on, and then bytes until both ends are gone. Raises UpstreamError if the upstream has left already."""
     client, protocol = request.transport, request.protocol
     if client is None:
@@ -213,5 +222,5 @@ async def tunnel(request: web.BaseRequest, response: UpstreamResponse, rewrite: 
     upstream, after = response.take_over()
     early, protocol._message_tail = protocol._message_tail, b""  # noqa: SLF001
     head = build_switch(response, rewrite)
-    await Tunnel(client, upstream).run(head + after, early)
+    await Tunnel(client, upstream, buffer).run(head + after, early)
     return Written(response.status, keep_alive=False)

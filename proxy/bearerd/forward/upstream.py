@@ -155,9 +155,7 @@ class Connection(BaseProtocol):
         """The call is over; only a connection in a known state goes back to the pool."""
         parser = self._parser
         self._answer = self._payload = self._parser = None
-        if self._watch is not None:
-            self._watch.end()
-            self._watch = None
+        self._watch_no_more()
         whole = reusable and self._sent and parser is not None and _is_between_messages(parser)
         if whole and self._keep and self.alive:
             self._give_back(self)
@@ -263,11 +261,17 @@ class Connection(BaseProtocol):
         if after is None or protocol is None or message.version < (1, 1) or self._answer is None:
             self._fail(UpstreamError("the upstream's response has a status that was not asked for"))
             return
+        self._watch_no_more()
         self.switched_to = protocol
         self._after = after
         self._parser = None
         self._pause_transport_reading()
         self._answer.set_result((message, aiohttp.EMPTY_PAYLOAD))
+
+    def _watch_no_more(self) -> None:
+        if self._watch is not None:
+            self._watch.end()
+            self._watch = None
 
     def take_over(self) -> tuple[asyncio.Transport, bytes]:
         transport, self.transport = self.transport, None
