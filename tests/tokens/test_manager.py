@@ -576,6 +576,18 @@ class TestSiblings:
         assert account.source.attempts == 1
         await account.manager.aclose()
 
+    async def test_a_token_adopted_as_a_refresh_begins_is_not_spent_by_it(self) -> None:
+        account = await self.started()
+        await account.later(799)
+        now = account.clock.wall()
+        await account.store.save_elsewhere(TokenSet(2, Secret("sibling"), now, now + 1000, Secret("r9")))
+        await account.later(1)
+        assert (await account.manager.token()).access_token.reveal() == "sibling"
+        assert account.source.attempts == 1
+        await account.later(799)
+        assert account.source.spent[1:] == ["r9"], "in its own time"
+        await account.manager.aclose()
+
     async def test_a_logout_elsewhere_is_a_logout_here(self) -> None:
         account = await self.started()
         await account.store.save_elsewhere(Tombstone(2))

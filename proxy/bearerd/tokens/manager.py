@@ -292,6 +292,10 @@ class TokenManager:
         if earlier is not None:
             await asyncio.wait([earlier])
         token, own = token_of(self._state), owned(self._state)
+        if token is not None and generation_of(self._state) != action.basis:
+            # Adopted since this was begun: it is not what was to be replaced, and must not be spent for it.
+            self._dispatch(RefreshSucceeded(token, action.basis, self._draw()))
+            return
         lent = token if token is not own else None
         urgent = action.rejected or token is None or self._now() >= mandatory_at(token, self._policy)
         try:
