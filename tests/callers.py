@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from bearerd.core.redaction import Secret
 from bearerd.core.targets import DIRECT, Way, parse_route, sort_routes
 from bearerd.core.upgrades import WEBSOCKET
 from bearerd.daemon import Daemon
+from bearerd.forward.pool import key_of
 from faults import FaultServer, Step
 
 FRESH: Final = CommandSource(
@@ -107,6 +109,15 @@ async def connected(daemon: Daemon, *, limit: int = 1 << 16) -> AsyncIterator[Cl
         writer.transport.abort()
 
 
+async def warm(daemon: Daemon, count: int = 1) -> None:
+    """Let the daemon have idle connections to the upstream of its first route, as after earlier calls."""
+    route = daemon._configuration.routes[-1]
+    pool = daemon._pool
+    key = key_of(route.origin, route.way)
+    for connection in [await pool._connect(route.origin, route.way, key) for _ in range(count)]:
+        pool.keep(connection)
+
+
 @asynccontextmanager
 async def pair(
     *scripts: Sequence[Step],
@@ -115,13 +126,19 @@ async def pair(
     limits: Limits | None = None,
     upgrades: frozenset[bytes] = WEBSOCKET,
 ) -> AsyncIterator[tuple[Client, FaultServer]]:
-    """A client connected to a daemon before an upstream that plays `scripts`."""
+    """A client connected to a daemon before an upstream that plays `scripts`; see `kept`."""
     async with (
         FaultServer(*scripts) as server,
         running(server.url + base, source=source, limits=limits, upgrades=upgrades) as daemon,
         connected(daemon) as client,
     ):
+        if kept.get():
+            await warm(daemon)
         yield client, server
+
+
+kept: Final = ContextVar("kept", default=False)
+"""Whether `pair` has a connection to the upstream already: the first call is then made without a task."""
 
 
 def split(request: bytes) -> tuple[bytes, list[bytes], bytes]:

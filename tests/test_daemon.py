@@ -244,7 +244,7 @@ class TestServing:
             ApiUpstream(accept_any_of(set())) as api,
             running(configuration(STATIC, api.url)) as daemon,
         ):
-            daemon._managers.clear()
+            daemon._front._forwarder._lanes.clear()
             status, text = await get(f"{daemon.addresses[0]}/x")
         assert status == 500
         assert "internal_error" in text

@@ -186,7 +186,7 @@ class Daemon:
         most = allowed_connections(limits.connections, descriptor_limit())
         if most < limits.connections:
             self._log.warning("connections.fewer", connections=most, because="the limit of open files is low")
-        return Gate(self._front, limits, most)
+        return Gate(self._front, limits, most, self._front.begin)
 
     def _build_front(self, reach: Reach, pseudonym: str) -> Front:
         limits = self._configuration.limits

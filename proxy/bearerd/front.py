@@ -5,13 +5,15 @@ from contextlib import suppress
 from typing import Final, cast
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.http_parser import RawRequestMessage
 
 from bearerd.control.answers import read_head
 from bearerd.control.pages import Pages
 from bearerd.core.guard import Guard, Head, is_own, refuse
 from bearerd.core.problems import Problem
 from bearerd.core.targets import path_of
+from bearerd.forward.direct import Caller, DirectCall
 from bearerd.forward.handler import Forwarder
 from bearerd.forward.reply import Written, answer_problem, end_with
 from bearerd.logs import frames
@@ -29,28 +31,47 @@ class Front:
         self._forwarder = forwarder
         self._pages = pages
         self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
         self._log = structlog.get_logger("bearerd.front")
 
     async def drained(self, limit_s: float) -> None:
         """Until no call is in flight, at most `limit_s` seconds."""
+        if not self._in_flight:
+            return
+        self._idle = asyncio.Event()
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._idle.wait()
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        self._in_flight += 1
-        self._idle.clear()
+    def begin(self, caller: Caller, message: RawRequestMessage, payload: StreamReader) -> DirectCall | None:
+        """Forward a request at once, if that can be."""
         try:
-            return await self._answer(request)
-        finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
+            head = read_head(message, message.path, self._guard)
+            if refuse(self._guard, head) is not None or is_own(self._guard, head.target):
+                return None
+            call = self._forwarder.begin(caller, head, payload)
+        except Exception:  # noqa: BLE001  # a defect is met again, and answered, as an ordinary call
+            return None
+        if call is not None:
+            call.over = self._end
+            self._in_flight += 1
+        return call
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        head = read_head(request, self._guard)
+    def _end(self) -> None:
+        self._in_flight -= 1
+        if self._idle is not None and not self._in_flight:
+            self._idle.set()
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        begun = cast(Caller, request.protocol).take_begun()
+        self._in_flight += begun is None
+        try:
+            return await self._answer(request, begun)
+        finally:
+            self._end()
+
+    async def _answer(self, request: web.BaseRequest, begun: DirectCall | None) -> web.StreamResponse:
+        head = read_head(request, request.raw_path, self._guard)
         problem = refuse(self._guard, head)
         if problem is not None:
             return cast(web.StreamResponse, self._refused(request, head, problem))
@@ -58,7 +79,7 @@ class Front:
             if is_own(self._guard, head.target):
                 page = await self._pages.answer(request, head)
                 return answer_problem(page, head) if isinstance(page, Problem) else page
-            return await self._forwarder.handle(request, head)
+            return await self._forwarder.handle(request, head, begun)
         except ConnectionError:
             raise
         except Exception as exc:  # noqa: BLE001  # one call's defect must not show its values, nor end the daemon

@@ -6,6 +6,7 @@ loses what a client sends right behind a request that offers an upgrade other th
 """
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, cast
 
@@ -29,6 +30,7 @@ from bearerd.core.limits import (
     TOO_MANY_CONNECTIONS,
 )
 from bearerd.core.problems import Problem
+from bearerd.forward.direct import DirectCall
 from bearerd.forward.reply import end_with, last_answer
 from bearerd.forward.spool import BodyStalled
 
@@ -43,10 +45,20 @@ _DEFECT: Final = Problem(
 )
 
 
+Begin = Callable[["Client", RawRequestMessage, StreamReader], DirectCall | None]
+"""Forwards a request that is complete, without a handler, if it can."""
+
+
+def begin_nothing(client: "Client", message: RawRequestMessage, payload: StreamReader) -> None:
+    """Every request needs the handler."""
+
+
 class Gate(web.Server):
     """aiohttp's low-level server, with limits. `connections` is how many it serves at once."""
 
-    def __init__(self, handler: _RequestHandler, limits: Limits, connections: int) -> None:
+    def __init__(
+        self, handler: _RequestHandler, limits: Limits, connections: int, begin: Begin = begin_nothing
+    ) -> None:
         super().__init__(
             handler,
             request_factory=self._begin,
@@ -60,6 +72,7 @@ class Gate(web.Server):
             read_bufsize=READ_BUFFER,
         )
         self.limits = limits
+        self.begin = begin
         self.served = 0
         self.refusals: set[asyncio.Transport] = set()
         self._most = connections
@@ -135,6 +148,7 @@ class Client(RequestHandler):
     """
 
     __slots__ = (
+        "_begun",
         "_broken",
         "_finishing",
         "_gate",
@@ -155,6 +169,7 @@ class Client(RequestHandler):
         self._timer: asyncio.TimerHandle | None = None
         self._broken = False  # nothing that still comes is a request
         self._finishing = False
+        self._begun: DirectCall | None = None  # the call under way that needs no handler, or did not till now
         self._offers = False  # the request under way offers an upgrade that the parser does not know
         self.taken: StreamReader = EMPTY_PAYLOAD
 
@@ -168,31 +183,84 @@ class Client(RequestHandler):
         self._gate.leave()
         if self._timer is not None:
             self._timer.cancel()
+        begun = self.take_begun()
+        if begun is not None:
+            begun.abandon()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """A request that comes in one piece, as most do, costs no more than this look at it."""
         if self._broken:
             return
+        if self._begun is not None:
+            self.go_on()
+        waiter, self._waiter = self._waiter, None  # who is woken when it is known that a handler is needed
         count = self._request_count
         super().data_received(data)
+        self._waiter = waiter
         new = self._request_count > count
-        if new and self._part is _Part.NONE:
-            message, payload = self._messages[-1]
-            if payload.is_eof() and type(message) is RawRequestMessage and not message.upgrade:
-                return
-        if not (self._close or self._force_close):
+        simple = self._is_simple(new=new)
+        if simple and waiter is not None and self._begin():
+            return
+        self._wake()
+        if not (simple or self._close or self._force_close):
             self._examine(data, new=new)
+
+    def _is_simple(self, *, new: bool) -> bool:
+        """Whether the last request has come in one piece, and is nothing special."""
+        if not new or self._part is not _Part.NONE:
+            return False
+        message, payload = self._messages[-1]
+        return payload.is_eof() and type(message) is RawRequestMessage and not message.upgrade
+
+    def _begin(self) -> bool:
+        """Forward the one request that there is, which stays in the queue until it is answered."""
+        message, payload = cast(tuple[RawRequestMessage, StreamReader], self._messages[0])
+        if len(self._messages) > 1 or self._paused or self._finishing or message.should_close:
+            return False
+        self._begun = self._gate.begin(self, message, payload)
+        return self._begun is not None
+
+    def answer(self, data: bytes) -> None:
+        """The call that was begun is over, with this."""
+        self._begun = None
+        self._messages.popleft()
+        if self._parser is not None and self.transport is not None:
+            self._parser.message_consumed()
+            self.transport.write(data)
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+
+    def go_on(self) -> None:
+        """The call that was begun needs the handler, which takes it with `take_begun`."""
+        if self._begun is not None:
+            self._begun.hand_over()
+        self._wake()
+
+    def take_begun(self) -> DirectCall | None:
+        begun, self._begun = self._begun, None
+        return begun
+
+    def _wake(self) -> None:
+        if self._messages and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _process_keepalive(self) -> None:
+        if self._begun is not None:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """It was we who kept the client waiting."""
         if self._part is _Part.BODY:
             self._heard_at = self._loop.time()
-        super().resume_reading(resume_parser)
+        if self._reading_paused:  # else there is nothing to resume, though every reader of a body asks for it
+            super().resume_reading(resume_parser)
 
     def finish(self) -> None:
         """Take no further request; one whose body is still coming is read to its end."""
         self._finishing = True
+        if self._begun is not None:
+            self.go_on()
         if self._part is not _Part.BODY:
             self.close()
 
@@ -313,8 +381,7 @@ class Client(RequestHandler):
         self._broken, self._part = True, _Part.NONE
         error = _Refused(problem)
         self._messages.append((_ErrInfo(problem.status, error, error.message), self._linger()))
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._wake()
 
     def _linger(self) -> StreamReader:
         """A body that ends after a while: until then the server takes and drops whatever comes."""

@@ -4,16 +4,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bearerd.core.fields import Fields as Indexed
 from bearerd.core.headers import (
     LAST_CHUNK,
+    RequestHeads,
     build_chunk,
     build_head,
+    build_lines,
     cookie,
     count_down,
     field,
     nominated,
     request_headers,
     response_headers,
+    response_lines,
 )
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -379,3 +383,47 @@ def test_what_asks_for_another_protocol_is_ours() -> None:
         (b"Upgrade", b"websocket"),
         OURS,
     ]
+
+
+@given(
+    HEADERS,
+    st.booleans(),
+    st.sampled_from([None, (b"Content-Length", b"3")]),
+    st.sampled_from([None, b"websocket"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_what_is_written_by_template_is_the_same(
+    headers: list[tuple[bytes, bytes]],
+    cookies: bool,
+    framing: tuple[bytes, bytes] | None,
+    upgrade: bytes | None,
+) -> None:
+    heads = RequestHeads(b"api.test", cookies=cookies)
+    for _ in range(2):  # one that is new, and one that is known
+        head = heads.build(
+            b"GET / HTTP/1.1",
+            Indexed(tuple(headers)),
+            via=b"1.1 us",
+            framing=framing,
+            authorization=OURS[1],
+            upgrade=upgrade,
+        )
+        fields = send(*headers, framing=framing, cookies=cookies, upgrade=upgrade)
+        assert head == build_head(b"GET / HTTP/1.1", fields)
+
+
+RESPONSE_NAMES = st.sampled_from(
+    [b"Location", b"Set-Cookie", b"Access-Control-Max-Age", b"Alt-Svc", b"Content-Length", b"Date", b"X%b"]
+)
+
+
+@given(st.lists(st.tuples(st.one_of(RESPONSE_NAMES, NAMES), VALUES), max_size=8), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_so_it_is_with_responses(headers: list[tuple[bytes, bytes]], chunked: bool) -> None:
+    def rewrite(name: bytes, value: bytes) -> bytes | None:
+        return None if value == b"" else name + value
+
+    kept = response_headers(tuple(headers), chunked=chunked, rewrite=rewrite)
+    lines, has_length = response_lines(Indexed(tuple(headers)), chunked=chunked, rewrite=rewrite)
+    assert lines == build_lines(kept)
+    assert has_length == (field(kept, b"content-length") is not None)

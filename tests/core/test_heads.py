@@ -1,10 +1,15 @@
 """Response heads on the wire: what is read in one way only, however it is cut."""
 
+import asyncio
+
 import pytest
+from aiohttp import StreamReader
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_parser import HttpResponseParser, RawResponseMessage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bearerd.core.heads import HEAD_LIMIT, HeadCheck, find_final
+from bearerd.core.heads import HEAD_LIMIT, HeadCheck, find_final, read_whole
 
 OK = b"HTTP/1.1 200 OK\r\n"
 GOOD = [
@@ -155,3 +160,118 @@ def test_the_final_response(data: bytes, found: tuple[int, bytes] | None) -> Non
 def test_what_becomes_no_head(data: bytes) -> None:
     with pytest.raises(ValueError, match="no head"):
         find_final(data)
+
+
+LINES = st.sampled_from(
+    [
+        b"Content-Length: 2",
+        b"Content-Length:2",
+        b"content-LENGTH: 2",
+        b"Content-Length: 0",
+        b"Content-Length: 3",
+        b"Content-Length: +2",
+        b"Content-Length: 02",
+        b"Content-Length: 2, 2",
+        b"Content-Length: ",
+        b"Transfer-Encoding: chunked",
+        b"Connection: keep-alive",
+        b"Connection: Keep-Alive",
+        b"Connection: close",
+        b"Upgrade: x",
+        b"Content-Encoding: gzip",
+        b"A: b",
+        b"a:\t b\xff%\x01\x7f",
+        b"a: b ",
+        b"A:",
+        b"A:  ",
+        b"A: b: c",
+        b" A: b",
+        b"A : b",
+        b"A",
+        b": b",
+        b"A: b\nC: d",
+    ]
+)
+START_LINES = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.1 200 ",
+        b"HTTP/1.1 200",
+        b"HTTP/1.1 200  OK",
+        b"HTTP/1.1 200 O K ",
+        b"HTTP/1.1 401 \xe9",
+        b"HTTP/1.0 200 OK",
+        b"HTTP/1.1 100 Continue",
+        b"HTTP/1.1 101 Switching Protocols",
+        b"HTTP/1.1 204 No Content",
+        b"HTTP/1.1 205 Reset Content",
+        b"HTTP/1.1 304 Not Modified",
+        b"HTTP/1.1 599 x",
+        b"HTTP/1.1 600 x",
+        b"http/1.1 200 OK",
+    ]
+)
+
+
+@given(
+    START_LINES,
+    st.lists(LINES, max_size=4),
+    st.sampled_from([b"", b"h", b"hi", b"hi!", b"2\r\nhi\r\n0\r\n\r\n"]),
+)
+@settings(max_examples=2000, deadline=None)
+def test_what_is_read_whole_the_parser_reads_so_too(start: bytes, lines: list[bytes], body: bytes) -> None:
+    data = b"\r\n".join([start, *lines, b"", body])
+    whole = read_whole(data)
+    if whole is not None:
+        ((message, content),), upgraded, tail = parse(data)
+        status, reason, fields, rest = whole
+        assert (status, reason) == (message.code, message.reason.encode("utf-8", "surrogateescape"))
+        assert fields.headers == message.raw_headers
+        assert rest == body == (content.read_nowait() if body else b"")
+        assert content.is_eof()
+        assert (message.should_close, message.chunked, upgraded, tail) == (False, False, False, b"")
+        check = HeadCheck()
+        assert check.feed(data)
+        assert check.complete
+
+
+def parse(data: bytes) -> tuple[list[tuple[RawResponseMessage, StreamReader]], bool, bytes]:
+    loop = asyncio.new_event_loop()
+    try:
+        protocol = BaseProtocol(loop)
+        parser = HttpResponseParser(protocol, loop, 1 << 16, read_until_eof=True, auto_decompress=False)
+        messages, upgraded, tail = parser.feed_data(data)
+        return list(messages), upgraded, tail
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("size", [0, 2, 70_000])
+@pytest.mark.parametrize("connection", [b"", b"Connection: keep-alive\r\n"])
+def test_most_responses_are_read_whole(size: int, connection: bytes) -> None:
+    head = OK + b"Date: x\r\nContent-Length: %d\r\n%b\r\n" % (size, connection)
+    whole = read_whole(head + bytes(size))
+    assert whole is not None
+    assert whole[3] == bytes(size)
+    assert read_whole(head + bytes(size + 1)) is None
+    assert read_whole((head + bytes(size))[:-1]) is None
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"",
+        b"Content-Length: 2\r\nContent-Length: 2\r\n",
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+        b"Content-Length: 2\r\nConnection: close\r\n",
+        b"Content-Length: 2\r\nConnection: keep-alive\r\nConnection: keep-alive\r\n",
+        b"Content-Length: 2\r\nConnection: keep-alive, x-a\r\nX-A: 1\r\n",
+        b"Content-Length: 2\r\nUpgrade: x\r\n",
+        b"Content-Length: \xb2\r\n",
+        b"Content-Length: 0000000002\r\n",
+        b"Content-Length: 2\r\n" + b"A: b\r\n" * 64,
+        b"Content-Length: 2\r\nA: " + b"b" * 16_384 + b"\r\n",
+    ],
+)
+def test_what_is_special_is_left_to_the_parser(lines: bytes) -> None:
+    assert read_whole(OK + lines + b"\r\nhi") is None

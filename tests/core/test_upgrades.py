@@ -1,5 +1,6 @@
 import pytest
 
+from bearerd.core.fields import Fields
 from bearerd.core.guard import Head
 from bearerd.core.upgrades import WEBSOCKET, agreed, wanted
 
@@ -117,8 +118,10 @@ def answer(*upgrades: bytes, connection: bytes = b"Upgrade") -> tuple[tuple[byte
     ],
 )
 def test_an_answer_that_was_asked_for(offered: bytes, said: bytes) -> None:
-    assert agreed(answer(said), offered) == said
-    assert agreed((*answer(said, connection=b"x, UPGRADE"), (b"Content-Length", b"0")), offered) == said
+    assert agreed(Fields(answer(said)), offered) == said
+    assert (
+        agreed(Fields((*answer(said, connection=b"x, UPGRADE"), (b"Content-Length", b"0"))), offered) == said
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,9 +144,9 @@ def test_an_answer_that_was_asked_for(offered: bytes, said: bytes) -> None:
     ],
 )
 def test_an_answer_that_was_not(fields: tuple[tuple[bytes, bytes], ...]) -> None:
-    assert agreed(fields, b"websocket") is None
+    assert agreed(Fields(fields), b"websocket") is None
 
 
 def test_nothing_was_asked_for() -> None:
-    assert agreed(answer(b"websocket"), None) is None
-    assert agreed(answer(b""), b"") is None
+    assert agreed(Fields(answer(b"websocket")), None) is None
+    assert agreed(Fields(answer(b"")), b"") is None

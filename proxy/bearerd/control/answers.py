@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
 
 from bearerd import __version__
 from bearerd.core.guard import Guard, Head, origin_form
@@ -22,12 +23,13 @@ _PLAIN: Final = (
 )
 
 
-def read_head(request: web.BaseRequest, guard: Guard) -> Head:
+def read_head(message: RawRequestMessage | web.BaseRequest, path: str, guard: Guard) -> Head:
+    """`path` is the target as the parser gives it."""
     return Head(
-        request.method,
-        origin_form(guard, request.raw_path.encode("utf-8", "surrogateescape")),
-        (request.version.major, request.version.minor),
-        request.raw_headers,
+        message.method,
+        origin_form(guard, path.encode("utf-8", "surrogateescape")),
+        message.version,
+        message.raw_headers,
     )
 
 

@@ -84,7 +84,7 @@ class CallbackListener:
         self._servers, self._server = [], None
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
-        head = read_head(request, self._guard)
+        head = read_head(request, request.raw_path, self._guard)
         problem = refuse(self._guard, head) or self._refuse(head)
         if problem is not None:
             page = replace(build_problem_page(problem, b""), alone=True)

@@ -23,7 +23,7 @@ from bearerd.core.authorization import (
 )
 from bearerd.core.csrf import build_token, is_token
 from bearerd.core.guard import Guard, Head, is_same_origin
-from bearerd.core.headers import cookie, field
+from bearerd.core.headers import cookie
 from bearerd.core.problems import Problem
 from bearerd.core.redaction import Secret
 from bearerd.core.redirects import Landing
@@ -185,7 +185,7 @@ class BrowserLogins:
 
 
 def _host(head: Head) -> str:
-    return (field(head.headers, b"host") or b"").decode("latin-1").lower()
+    return (head.get(b"host") or b"").decode("latin-1").lower()
 
 
 def _query(head: Head, name: str) -> str | None:

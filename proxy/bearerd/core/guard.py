@@ -4,13 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from bearerd.core.headers import field
-from bearerd.core.limits import HEAD_TOO_LARGE, is_too_large
+from bearerd.core.fields import Fields, RawFields
+from bearerd.core.limits import HEAD_LIMIT, HEAD_TOO_LARGE
 from bearerd.core.problems import Problem
 from bearerd.core.targets import in_control, path_of
 
 _NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 _METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_TELLING: Final = frozenset(
+    {b"transfer-encoding", b"upgrade", b"origin", b"sec-fetch-site", b"max-forwards", b"via"}
+)
 _DOCUMENT: Final = (b"navigate", b"document")
 
 
@@ -27,14 +30,16 @@ class Guard:
     callbacks: frozenset[bytes] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Fields):
     """The head of a request as it was read: method, target and fields in raw bytes, version as a pair."""
 
-    method: str
-    target: bytes
-    version: tuple[int, int]
-    headers: tuple[tuple[bytes, bytes], ...]
+    __slots__ = ("method", "target", "version")
+
+    def __init__(self, method: str, target: bytes, version: tuple[int, int], fields: RawFields) -> None:
+        super().__init__(fields)
+        self.method = method
+        self.target = target
+        self.version = version
 
 
 def build_guard(
@@ -67,12 +72,12 @@ def is_same_origin(guard: Guard, head: Head) -> bool:
 
     No proof at all is none. A TLS server in front may have changed Host, but not Origin.
     """
-    origin, site = field(head.headers, b"origin"), field(head.headers, b"sec-fetch-site")
+    origin, site = head.get(b"origin"), head.get(b"sec-fetch-site")
     if site is not None and site != b"same-origin":
         return False
     if origin is None:
         return site is not None
-    host = (field(head.headers, b"host") or b"").lower()
+    host = (head.get(b"host") or b"").lower()
     return origin in guard.origins and (site is not None or origin.partition(b"://")[2] == host)
 
 
@@ -89,13 +94,16 @@ def refuse(guard: Guard, head: Head) -> Problem | None:
     """The problem with a request, or None for one that may go on. The first rule that speaks decides."""
     return (
         _refuse_method(head)
-        or (HEAD_TOO_LARGE if is_too_large(head.headers) else None)
+        or (HEAD_TOO_LARGE if head.size > HEAD_LIMIT else None)
         or _refuse_target(head)
         or _refuse_host(guard, head)
-        or _refuse_framing(head)
-        or _refuse_origin(guard, head)
-        or _refuse_loop(guard, head)
+        or (None if _TELLING.isdisjoint(head.names.places) else _refuse_fields(guard, head))
     )
+
+
+def _refuse_fields(guard: Guard, head: Head) -> Problem | None:
+    """The rules that say nothing of a request without any of the fields in `_TELLING`."""
+    return _refuse_framing(head) or _refuse_origin(guard, head) or _refuse_loop(guard, head)
 
 
 def _refuse_method(head: Head) -> Problem | None:
@@ -121,7 +129,7 @@ def _refuse_target(head: Head) -> Problem | None:
 
 def _refuse_host(guard: Guard, head: Head) -> Problem | None:
     """Exactly one Host, and one of ours: the defence against DNS rebinding."""
-    hosts = [value for name, value in head.headers if name.lower() == b"host"]
+    hosts = head.every(b"host")
     if len(hosts) == 1 and hosts[0].lower() in guard.authorities:
         return None
     if len(hosts) != 1:
@@ -135,9 +143,9 @@ def _refuse_host(guard: Guard, head: Head) -> Problem | None:
 
 def _refuse_framing(head: Head) -> Problem | None:
     """What the parser lets pass and another parser may read otherwise (RFC 9112 section 6)."""
-    codings = [value for name, value in head.headers if name.lower() == b"transfer-encoding"]
-    lengths = field(head.headers, b"content-length")
-    upgrades = b",".join(value.lower() for name, value in head.headers if name.lower() == b"upgrade")
+    codings = head.every(b"transfer-encoding")
+    lengths = head.get(b"content-length")
+    upgrades = b",".join(head.every(b"upgrade")).lower()
     single = len(codings) == 1 and codings[0].strip(b" \t").lower() == b"chunked"
     if codings and (head.version < (1, 1) or not single):
         detail = "Transfer-Encoding must be a single chunked, on HTTP/1.1"
@@ -152,10 +160,10 @@ def _refuse_framing(head: Head) -> Problem | None:
 
 def _refuse_origin(guard: Guard, head: Head) -> Problem | None:
     """A web page is not a client: another origin's calls are refused, by Origin or by Fetch Metadata."""
-    origins = {value for name, value in head.headers if name.lower() == b"origin"}
+    origins = set(head.every(b"origin"))
     if origins:
         return None if origins <= guard.origins else _cross_site()
-    site = field(head.headers, b"sec-fetch-site")
+    site = head.get(b"sec-fetch-site")
     if site in {b"cross-site", b"same-site"} and not _is_own_navigation(guard, head):
         return _cross_site()
     return None
@@ -168,16 +176,15 @@ def _cross_site() -> Problem:
 
 def _is_own_navigation(guard: Guard, head: Head) -> bool:
     """A link or a redirect in a browser's address bar to one of our own pages."""
-    fetch = (field(head.headers, b"sec-fetch-mode"), field(head.headers, b"sec-fetch-dest"))
+    fetch = (head.get(b"sec-fetch-mode"), head.get(b"sec-fetch-dest"))
     return head.method == "GET" and fetch == _DOCUMENT and is_own(guard, head.target)
 
 
 def _refuse_loop(guard: Guard, head: Head) -> Problem | None:
     """Our own pseudonym in Via: the call has been here before. Or it has gone as far as it may."""
-    if head.method == "OPTIONS" and field(head.headers, b"max-forwards") == b"0":
+    if head.method == "OPTIONS" and head.get(b"max-forwards") == b"0":
         return Problem(508, "loop", "Max-Forwards lets this call go no further", "proxy_loop_detected")
-    for name, value in head.headers:
-        if name.lower() == b"via" and guard.pseudonym in value:
-            detail = "this call has already passed through this daemon: its upstream leads back here"
-            return Problem(508, "loop", detail, "proxy_loop_detected")
+    if any(guard.pseudonym in via for via in head.every(b"via")):
+        detail = "this call has already passed through this daemon: its upstream leads back here"
+        return Problem(508, "loop", detail, "proxy_loop_detected")
     return None

@@ -4,7 +4,10 @@ Everything not named here passes with its order, its case and its repeats.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
+
+from bearerd.core.fields import Fields, Templates
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 Rewrite = Callable[[bytes, bytes], bytes | None]  # of a field's lower-case name and its value; None drops it
@@ -36,6 +39,10 @@ _REQUEST_DROPPED: Final = HOP_BY_HOP | frozenset(
 OWN_COOKIES: Final = b"bearerd_"  # how the names of our pages' cookies begin
 _RESPONSE_OWN: Final = frozenset({b"alt-svc", b"proxy-authenticate"})
 REWRITTEN: Final = frozenset({b"location", b"content-location", b"set-cookie"})
+
+
+# Values of Connection that name no field which would pass without them.
+_HARMLESS: Final = frozenset({b"keep-alive", b"close", b"upgrade", b"te", b""})
 
 
 def nominated(headers: RawHeaders) -> frozenset[bytes]:
@@ -79,6 +86,60 @@ def request_headers(
         kept += switching_fields(upgrade)
     kept.append((b"Authorization", authorization))
     return kept
+
+
+class RequestHeads:
+    """Writes heads for one upstream as `request_headers` has them, most of them by a template."""
+
+    def __init__(self, authority: bytes, *, cookies: bool) -> None:
+        self._authority = authority
+        self._cookies = cookies
+        dropped = frozenset() if cookies else frozenset({b"cookie"})
+        self._templates = Templates(lambda name: _drops_request_field(name, dropped))
+
+    def build(
+        self,
+        start_line: bytes,
+        fields: Fields,
+        *,
+        via: bytes,
+        framing: tuple[bytes, bytes] | None,
+        authorization: bytes,
+        upgrade: bytes | None = None,
+    ) -> bytes:
+        """The head in wire form. The arguments are those of `request_headers`."""
+        if upgrade is None and self._is_plain(fields):
+            length = b"" if framing is None else b"%b: %b\r\n" % framing
+            return b"%b\r\nHost: %b\r\n%bVia: %b\r\n%bAuthorization: %b\r\n\r\n" % (
+                start_line,
+                self._authority,
+                self._templates.fill(fields),
+                via,
+                length,
+                authorization,
+            )
+        headers = request_headers(
+            fields.headers,
+            authority=self._authority,
+            via=via,
+            framing=framing,
+            authorization=authorization,
+            cookies=self._cookies,
+            upgrade=upgrade,
+        )
+        return build_head(start_line, headers)
+
+    def _is_plain(self, fields: Fields) -> bool:
+        """Whether the names alone decide what passes."""
+        places = fields.names.places
+        if b"connection" in places and _nominates(fields):
+            return False
+        return b"cookie" not in places or not any(OWN_COOKIES in value for value in fields.every(b"cookie"))
+
+
+def _nominates(fields: Fields) -> bool:
+    """Whether Connection may name fields that would pass without that."""
+    return any(value.lower() not in _HARMLESS for value in fields.every(b"connection"))
 
 
 def count_down(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
@@ -127,18 +188,37 @@ def response_headers(
 
     Content-Length stays where it was, but not beside a chunked body, which overrides it (RFC 9112 section 6.3).
     """
-    dropped = HOP_BY_HOP | _RESPONSE_OWN | nominated(headers)
-    if chunked:
-        dropped |= {b"content-length"}
+    dropped = nominated(headers)
     kept = []
     for name, value in headers:
         lower = name.lower()
-        if lower in dropped or lower.startswith(b"access-control-"):
+        if lower in dropped or _drops_response_field(chunked, lower):
             continue
         passed = rewrite(lower, value) if lower in REWRITTEN else value
         if passed is not None:
             kept.append((name, passed))
     return kept
+
+
+def response_lines(fields: Fields, *, chunked: bool, rewrite: Rewrite) -> tuple[bytes, bool]:
+    """`response_headers` in wire form, most of them by a template; and whether a Content-Length is among them."""
+    places = fields.names.places
+    if REWRITTEN.isdisjoint(places) and (b"connection" not in places or not _nominates(fields)):
+        return _ANSWERS[chunked].fill(fields), not chunked and b"content-length" in places
+    kept = response_headers(fields.headers, chunked=chunked, rewrite=rewrite)
+    return build_lines(kept), field(kept, b"content-length") is not None
+
+
+def _drops_response_field(chunked: bool, name: bytes) -> bool:  # first, to be bound
+    return (
+        name in HOP_BY_HOP
+        or name in _RESPONSE_OWN
+        or name.startswith(b"access-control-")
+        or (chunked and name == b"content-length")
+    )
+
+
+_ANSWERS: Final = [Templates(partial(_drops_response_field, chunked)) for chunked in (False, True)]
 
 
 def field(headers: RawHeaders, name: bytes) -> bytes | None:
@@ -148,8 +228,12 @@ def field(headers: RawHeaders, name: bytes) -> bytes | None:
 
 def build_head(start_line: bytes, headers: RawHeaders) -> bytes:
     """A message head in wire form (RFC 9112 section 2.1)."""
-    lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
-    return b"%b\r\n%b\r\n" % (start_line, lines)
+    return b"%b\r\n%b\r\n" % (start_line, build_lines(headers))
+
+
+def build_lines(headers: RawHeaders) -> bytes:
+    """Fields in wire form (RFC 9112 section 5)."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
 
 
 def build_chunk(data: bytes) -> bytes:

@@ -1,6 +1,5 @@
 """How large the head of a request may be, and how many clients there may be at once."""
 
-from itertools import chain
 from typing import Final
 
 from bearerd.core.problems import Problem
@@ -49,11 +48,6 @@ TOO_MANY_CONNECTIONS: Final = Problem(
     close=True,
     title="Too many connections",
 )
-
-
-def is_too_large(headers: tuple[tuple[bytes, bytes], ...]) -> bool:
-    """Whether the fields take up more room on the wire than they may."""
-    return sum(map(len, chain.from_iterable(headers))) + 4 * len(headers) > HEAD_LIMIT
 
 
 def allowed_connections(wanted: int, descriptors: float) -> int:

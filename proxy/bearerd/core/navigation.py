@@ -3,7 +3,6 @@
 from typing import Final
 
 from bearerd.core.guard import Head
-from bearerd.core.headers import field
 
 _FETCH: Final = b"sec-fetch-"
 _JAVA: Final = (
@@ -18,10 +17,10 @@ def wants_page(head: Head) -> bool:
     """
     if head.method != "GET":
         return False
-    if any(name.lower().startswith(_FETCH) for name, _ in head.headers):
-        mode, dest = field(head.headers, b"sec-fetch-mode"), field(head.headers, b"sec-fetch-dest")
+    if any(name.startswith(_FETCH) for name in head.names.places):
+        mode, dest = head.get(b"sec-fetch-mode"), head.get(b"sec-fetch-dest")
         return (mode, dest) == (b"navigate", b"document")
-    accept = b",".join(value for name, value in head.headers if name.lower() == b"accept")
+    accept = b",".join(head.every(b"accept"))
     return prefers_html(accept)
 
 

@@ -6,23 +6,25 @@ from functools import partial
 from typing import Final, cast
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
 
+from bearerd.core.fields import Fields
 from bearerd.core.guard import Head
-from bearerd.core.headers import Rewrite, build_head, count_down, field, request_headers
+from bearerd.core.headers import Rewrite, count_down
 from bearerd.core.limits import BODY_TIMEOUT
 from bearerd.core.problems import Problem, broken_upstream, no_token
 from bearerd.core.replay import OPEN, ReplayGate, may_force, replay_rejected
-from bearerd.core.rewrites import rewrite_field
-from bearerd.core.targets import Route, build_target, has_token, match_route, path_of
+from bearerd.core.targets import Route, has_token, match_route, path_of
 from bearerd.core.tokens import TokenSet
 from bearerd.core.upgrades import wanted
 from bearerd.errors import LoginRequired, TokenError, UpstreamError
+from bearerd.forward.direct import Caller, DirectCall, is_ordinary
+from bearerd.forward.lanes import Lane
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.reply import CONTINUE, Written, answer_problem, cut_off, relay
 from bearerd.forward.spool import BodyStalled, Spool, SpoolBudget
 from bearerd.forward.tunnel import CHUNK, hold_back, tunnel
-from bearerd.forward.upstream import BodyError, UpstreamRequest, UpstreamResponse
+from bearerd.forward.upstream import BodyError, Connection, UpstreamRequest, UpstreamResponse
 from bearerd.tokens.manager import TokenManager
 
 _NO_ROUTE: Final = Problem(
@@ -45,20 +47,25 @@ _TOKEN_IN_QUERY: Final = Problem(
 
 
 class _Call:
-    """What one call knows of itself."""
+    """What one call knows of itself. `begun` is how it was sent already, if it was."""
 
-    __slots__ = ("body", "head", "replayed", "request", "route", "started_at", "upgrade")
+    __slots__ = ("begun", "body", "head", "lane", "replayed", "request", "started_at", "upgrade")
 
-    def __init__(self, request: web.BaseRequest, head: Head, route: Route, body: Spool | None) -> None:
+    def __init__(self, request: web.BaseRequest, head: Head, lane: Lane, begun: DirectCall | None) -> None:
         self.request = request
         self.head = head
-        self.route = route
-        self.body = body
-        self.upgrade = wanted(head, route.upgrades)
+        self.lane = lane
+        self.begun = begun
+        self.body: Spool | None = None
+        self.upgrade = wanted(head, lane.route.upgrades)
         if self.upgrade is not None and not hold_back(request):
             self.upgrade = None
         self.replayed = False
         self.started_at = time.perf_counter()
+
+    @property
+    def route(self) -> Route:
+        return self.lane.route
 
 
 class Forwarder:
@@ -78,7 +85,7 @@ class Forwarder:
     ) -> None:
         """`login_urls` is where people log in to accounts; `login_needed` is told of each call that is refused for it."""
         self._routes = tuple(routes)
-        self._managers = managers
+        self._lanes = {route.prefix: Lane(route, self._routes, managers[route.account]) for route in routes}
         self._pool = pool
         self._budget = budget
         self._tunnel_buffer = memoryview(bytearray(CHUNK))
@@ -89,14 +96,31 @@ class Forwarder:
         self._gates: dict[Route, ReplayGate] = {}
         self._log = structlog.get_logger("bearerd.forward")
 
-    async def handle(self, request: web.BaseRequest, head: Head) -> web.StreamResponse:
-        """Answer one call that the guard let pass. Whatever fails becomes a problem, or cuts the answer off."""
-        route = match_route(self._routes, head.target)
-        if route is None:
-            return answer_problem(_NO_ROUTE, head)
-        if b"?" in head.target and not route.query_token and has_token(head.target):
-            return answer_problem(_TOKEN_IN_QUERY, head)
-        call = _Call(request, head, route, self._spool(request, head))
+    def begin(self, caller: Caller, head: Head, payload: StreamReader) -> DirectCall | None:
+        """Send a call on at once, if it has to wait for nobody but the upstream. `payload` is all of its body."""
+        lane = self._admit(head)
+        if isinstance(lane, Problem) or not is_ordinary(head):
+            return None
+        token = lane.manager.current()
+        connection = None if token is None else self._pool.take(lane.key)
+        if token is None or connection is None:
+            return None
+        call = DirectCall(caller, head, lane, token, connection, self._answered)
+        call.send(self._via[head.version], payload, self._budget)
+        return call
+
+    async def handle(
+        self, request: web.BaseRequest, head: Head, begun: DirectCall | None = None
+    ) -> web.StreamResponse:
+        """Answer one call that the guard let pass. Whatever fails becomes a problem, or cuts the answer off.
+
+        `begun` is what `begin` has made of this call, if it has.
+        """
+        lane = self._admit(head)
+        if isinstance(lane, Problem):
+            return answer_problem(lane, head)
+        call = _Call(request, head, lane, begun)
+        call.body = begun.body if begun is not None else self._spool(request, head)
         try:
             answer = await self._forward(call)
         finally:
@@ -104,6 +128,19 @@ class Forwarder:
                 call.body.release()
         self._log_access(call, answer.status)
         return cast(web.StreamResponse, answer)
+
+    def _admit(self, head: Head) -> Lane | Problem:
+        """The lane that a call takes, or why it takes none. Every call goes by this, however it goes on."""
+        route = match_route(self._routes, head.target)
+        if route is None:
+            return _NO_ROUTE
+        if b"?" in head.target and not route.query_token and has_token(head.target):
+            return _TOKEN_IN_QUERY
+        return self._lanes[route.prefix]
+
+    def _answered(self, call: DirectCall, status: int) -> None:
+        self._reopen(call.lane.route)
+        self._log_access(call, status)
 
     async def _forward(self, call: _Call) -> web.Response | Written:
         try:
@@ -115,7 +152,7 @@ class Forwarder:
         except BodyError:
             stalled = isinstance(call.request.content.exception(), BodyStalled)
             return answer_problem(BODY_TIMEOUT if stalled else _BAD_BODY, call.head)
-        rewrite = partial(rewrite_field, self._routes, call.route, call.head.target)
+        rewrite = partial(call.lane.rewrite, call.head.target)
         if response.switched_to is not None:
             return await self._switch(call, response, rewrite)
         transport = call.request.transport  # the server lets go of it before it cancels us
@@ -146,11 +183,12 @@ class Forwarder:
         return no_token(account, error, self._login_urls.get(account))
 
     async def _send_with_replay(self, call: _Call) -> UpstreamResponse:
-        manager = self._managers[call.route.account]
-        token = manager.current() or await manager.token()
-        if field(call.head.headers, b"expect") is not None and call.body is not None:
+        manager = call.lane.manager
+        begun, call.begun = call.begun, None
+        token = begun.token if begun is not None else manager.current() or await manager.token()
+        if call.head.get(b"expect") is not None and call.body is not None:
             self._continue(call.request)
-        response = await self._send(call, token)
+        response = await self._send(call, token, None if begun is None else begun.connection)
         if response.status != 401:
             self._reopen(call.route)
             return response
@@ -195,29 +233,21 @@ class Forwarder:
         if self._gates:
             self._gates.pop(route, None)
 
-    async def _send(self, call: _Call, token: TokenSet) -> UpstreamResponse:
+    async def _send(self, call: _Call, token: TokenSet, begun: Connection | None = None) -> UpstreamResponse:
         route, head = call.route, call.head
-        length = field(head.headers, b"content-length")
+        length = head.get(b"content-length")
         chunked = call.body is not None and length is None
-        headers = request_headers(
-            count_down(head.headers) if head.method == "OPTIONS" else head.headers,
-            authority=route.origin.authority.encode("ascii"),
-            via=self._via[head.version],
-            framing=_framing(length, chunked=chunked),
-            authorization=b"Bearer " + token.access_token.reveal().encode("ascii"),
-            cookies=route.cookies,
-            upgrade=call.upgrade,
+        fields = Fields(count_down(head.headers)) if head.method == "OPTIONS" else head
+        start = call.lane.build_head(
+            head, fields, self._via[head.version], token, length, chunked=chunked, upgrade=call.upgrade
         )
-        start_line = b"%b %b HTTP/1.1" % (head.method.encode("ascii"), build_target(route, head.target))
         body = call.body.chunks() if call.body is not None else None
-        request = UpstreamRequest(
-            head.method, build_head(start_line, headers), body, chunked, route.response_idle_s, call.upgrade
-        )
-        return await self._pool.send(route.origin, request, route.way)
+        request = UpstreamRequest(head.method, start, body, chunked, route.response_idle_s, call.upgrade)
+        return await self._pool.send(route.origin, request, route.way, begun)
 
     def _spool(self, request: web.BaseRequest, head: Head) -> Spool | None:
-        length = field(head.headers, b"content-length")
-        if field(head.headers, b"transfer-encoding") is None and (length is None or int(length) == 0):
+        length = head.get(b"content-length")
+        if head.get(b"transfer-encoding") is None and (length is None or int(length) == 0):
             return None
         return Spool(request.content, self._budget)
 
@@ -226,21 +256,16 @@ class Forwarder:
         if request.version >= (1, 1) and request.transport is not None:
             request.transport.write(CONTINUE)
 
-    def _log_access(self, call: _Call, status: int) -> None:
+    def _log_access(self, call: _Call | DirectCall, status: int) -> None:
         if self._access:
+            route = call.lane.route
             self._log.info(
                 "request.forwarded",
                 method=call.head.method,
                 path=path_of(call.head.target).decode("latin-1"),
-                route=call.route.name,
-                account=call.route.account,
+                route=route.name,
+                account=route.account,
                 status=status,
-                replayed=call.replayed,
+                replayed=isinstance(call, _Call) and call.replayed,
                 duration_s=round(time.perf_counter() - call.started_at, 6),
             )
-
-
-def _framing(length: bytes | None, *, chunked: bool) -> tuple[bytes, bytes] | None:
-    if chunked:
-        return (b"Transfer-Encoding", b"chunked")
-    return None if length is None else (b"Content-Length", length)

@@ -16,6 +16,11 @@ IDLE_S: Final = 15.0  # how long a connection is kept for the next call
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
+def key_of(origin: Origin, way: Way) -> Hashable:
+    """What connections are kept under."""
+    return origin if way is DIRECT else (origin, way)
+
+
 class UpstreamPool:
     """Idle connections by origin and way, newest first. A call takes one or opens one."""
 
@@ -34,18 +39,21 @@ class UpstreamPool:
         self._idle: defaultdict[Hashable, list[Connection]] = defaultdict(list)
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def send(self, origin: Origin, request: UpstreamRequest, way: Way = DIRECT) -> UpstreamResponse:
+    async def send(
+        self, origin: Origin, request: UpstreamRequest, way: Way = DIRECT, begun: Connection | None = None
+    ) -> UpstreamResponse:
         """Send to `origin` and return its response. Raises UpstreamError, UpstreamTimeout, BodyError.
 
         A kept connection that dies before a byte of the response: an idempotent request without a body is
         sent once more, on a new connection; any other is not (RFC 9110 section 9.2.2).
+        `begun` is one of `take`, on which this very request is under way.
         """
-        key = origin if way is DIRECT else (origin, way)
-        connection = self._take_idle(key)
+        key = key_of(origin, way)
+        connection = begun or self.take(key)
         if connection is None:
             return await (await self._connect(origin, way, key)).exchange(request)
         try:
-            return await connection.exchange(request)
+            return await (connection.response() if begun else connection.exchange(request))
         except UpstreamClosed:
             if request.body is not None or request.method not in _REPEATABLE:
                 raise
@@ -72,7 +80,8 @@ class UpstreamPool:
                 connection.close()
         self._idle.clear()
 
-    def _take_idle(self, key: Hashable) -> Connection | None:
+    def take(self, key: Hashable) -> Connection | None:
+        """A connection that has been kept, for one exchange."""
         connections = self._idle[key]
         oldest = asyncio.get_running_loop().time() - self._idle_s
         while connections:

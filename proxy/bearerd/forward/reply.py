@@ -17,8 +17,8 @@ from bearerd.core.headers import (
     Rewrite,
     build_chunk,
     build_head,
-    field,
     response_headers,
+    response_lines,
     switching_fields,
 )
 from bearerd.core.navigation import wants_page
@@ -93,27 +93,43 @@ async def relay(request: web.BaseRequest, response: UpstreamResponse, rewrite: R
     The body keeps its Content-Length, else it is chunked, else (HTTP/1.0) ended by closing. A body cut short
     upstream is cut short here too, never ended cleanly. Raises UpstreamError in that case.
     """
-    headers = response_headers(response.headers, chunked=response.chunked, rewrite=rewrite)
-    bodiless = request.method == "HEAD" or response.status in _BODILESS
-    delimited = bodiless or field(headers, b"content-length") is not None
-    modern = request.version >= (1, 1)
-    keep_alive = request.keep_alive and (delimited or modern)
-    chunked = modern and not delimited
-    if chunked:
-        headers.append((b"Transfer-Encoding", b"chunked"))
-    if not keep_alive:
-        headers.append((b"Connection", b"close"))
-    elif not modern:
-        headers.append((b"Connection", b"keep-alive"))
-    head = build_head(b"HTTP/1.1 %d %b" % (response.status, response.reason), headers)
+    head, chunked, keep_alive = build_answer(
+        response,
+        rewrite,
+        modern=request.version >= (1, 1),
+        keep_alive=request.keep_alive,
+        bodiless=request.method == "HEAD",
+    )
     await _stream(request, response, head, chunked=chunked)
     return Written(response.status, keep_alive=keep_alive)
+
+
+def build_answer(
+    response: UpstreamResponse, rewrite: Rewrite, *, modern: bool, keep_alive: bool, bodiless: bool
+) -> tuple[bytes, bool, bool]:
+    """The head for a client, who speaks HTTP/1.1 if `modern`; whether the body is to be chunked; whether the
+    connection is kept.
+    """
+    lines, has_length = response_lines(response.fields, chunked=response.chunked, rewrite=rewrite)
+    delimited = bodiless or has_length or response.status in _BODILESS
+    keep_alive = keep_alive and (delimited or modern)
+    chunked = modern and not delimited
+    if chunked:
+        lines += b"Transfer-Encoding: chunked\r\n"
+    if not keep_alive:
+        lines += b"Connection: close\r\n"
+    elif not modern:
+        lines += b"Connection: keep-alive\r\n"
+    head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, response.reason, lines)
+    return head, chunked, keep_alive
 
 
 def build_switch(response: UpstreamResponse, rewrite: Rewrite) -> bytes:
     """The head of a 101 for the client. What follows it is not HTTP."""
     assert response.switched_to is not None  # noqa: S101  # that is what makes it a 101
-    kept = response_headers(response.headers, chunked=True, rewrite=rewrite)  # no Content-Length here either
+    kept = response_headers(
+        response.fields.headers, chunked=True, rewrite=rewrite
+    )  # no Content-Length here either
     fields = kept + switching_fields(response.switched_to)
     return build_head(b"HTTP/1.1 %d %b" % (response.status, response.reason), fields)
 
@@ -122,16 +138,23 @@ async def _stream(
     request: web.BaseRequest, response: UpstreamResponse, head: bytes, *, chunked: bool
 ) -> None:
     """The head leaves together with what of the body is there already, and the rest as it comes."""
-    first = response.ready()
-    ending = LAST_CHUNK if chunked else b""
-    if response.complete:
-        await _write(request, head + (build_chunk(first) if chunked and first else first) + ending)
+    if response.arrived:
+        await _write(request, build_whole(response, head, chunked=chunked))
         return
+    first = response.ready()
     await _write(request, head + (build_chunk(first) if chunked and first else first))
     while chunk := await response.read():
         await _write(request, build_chunk(chunk) if chunked else chunk)
-    if ending:
-        await _write(request, ending)
+    if chunked:
+        await _write(request, LAST_CHUNK)
+
+
+def build_whole(response: UpstreamResponse, head: bytes, *, chunked: bool) -> bytes:
+    """All of an answer whose body has `arrived`."""
+    body = response.ready()
+    if not chunked:
+        return head + body
+    return head + (build_chunk(body) if body else b"") + LAST_CHUNK
 
 
 async def _write(request: web.BaseRequest, data: bytes) -> None:

@@ -39,6 +39,12 @@ class Spool:
             self._keep(chunk)
             yield chunk
 
+    def take(self) -> bytes:
+        """What is there of the body, kept for `chunks`, which goes on behind it."""
+        chunk = self._content.read_nowait()
+        self._keep(chunk)
+        return chunk
+
     def release(self) -> None:
         """Give the memory back: there will be no replay."""
         self.replayable = False

@@ -8,6 +8,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -15,8 +16,9 @@ from aiohttp import hdrs
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_parser import HttpParser, HttpResponseParser, RawResponseMessage
 
+from bearerd.core.fields import Fields
 from bearerd.core.headers import LAST_CHUNK, build_chunk
-from bearerd.core.heads import HeadCheck
+from bearerd.core.heads import HeadCheck, read_whole
 from bearerd.core.upgrades import agreed
 from bearerd.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
 
@@ -36,7 +38,7 @@ class _Gone(Exception):  # noqa: N818  # a signal between two methods, not an er
     """The upstream closed while a body was being sent to it. A client that leaves looks like this too: keep apart."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UpstreamRequest:
     """One request in wire form. `chunked` says how `body` is framed; without a body `head` is all of it.
 
@@ -55,29 +57,44 @@ class UpstreamRequest:
 class UpstreamResponse:
     """A response whose head has arrived. To be ended by `aclose`, however far it was read."""
 
-    def __init__(
+    __slots__ = ("_connection", "_content", "_first", "chunked", "fields", "reason", "status", "switched_to")
+
+    def __init__(  # what a response is made of
         self,
         connection: "Connection",
-        message: RawResponseMessage,
+        status: int,
+        reason: bytes,
+        fields: Fields,
         content: aiohttp.StreamReader,
-        pump: asyncio.Task[None] | None,
+        *,
+        chunked: bool = False,
+        first: bytes = b"",
     ) -> None:
-        self.status = message.code
-        self.reason = message.reason.encode("utf-8", "surrogateescape")
-        self.headers = message.raw_headers
-        self.chunked = message.chunked
+        """The body is `first` and then what comes of `content`."""
+        self.status = status
+        self.reason = reason
+        self.fields = fields
+        self.chunked = chunked
         self.switched_to = connection.switched_to
+        self._first = first
         self._content = content
         self._connection = connection
-        self._pump = pump
 
     @property
     def complete(self) -> bool:
         """True where the whole body has arrived and been read."""
-        return self._content.at_eof()
+        return not self._first and self._content.at_eof()
+
+    @property
+    def arrived(self) -> bool:
+        """True where the whole body is here, read or not."""
+        return self._content.is_eof() and self._content.exception() is None
 
     def ready(self) -> bytes:
         """What of the body is here already, without waiting. Raises UpstreamError if it was cut short."""
+        first, self._first = self._first, b""
+        if first:
+            return first
         try:
             return self._content.read_nowait()
         except (aiohttp.ClientError, OSError):
@@ -85,6 +102,9 @@ class UpstreamResponse:
 
     async def read(self) -> bytes:
         """The next bytes of the body as they come; empty at its end. Raises UpstreamError if it was cut short."""
+        first, self._first = self._first, b""
+        if first:
+            return first
         try:
             return await self._content.readany()
         except (aiohttp.ClientError, OSError):
@@ -97,14 +117,20 @@ class UpstreamResponse:
         """
         return self._connection.take_over()
 
-    async def aclose(self) -> None:
+    def end(self) -> None:
         """Give the connection back if both messages are complete, else close it."""
-        if self._content.is_eof() and self._content.exception() is None:
+        if self.arrived:
+            self._first = b""
             self._content.read_nowait()
         self._connection.end(reusable=self.complete)
-        if self._pump is not None and not self._pump.done():
-            self._pump.cancel()
-            await asyncio.wait([self._pump])
+
+    async def aclose(self) -> None:
+        """`end`, and wait until nothing more is taken of the request's body."""
+        pump = self._connection.pump
+        self.end()
+        if pump is not None and not pump.done():
+            pump.cancel()
+            await asyncio.wait([pump])
 
 
 class Connection(BaseProtocol):
@@ -115,7 +141,9 @@ class Connection(BaseProtocol):
         super().__init__(asyncio.get_running_loop())
         self.key = key
         self._give_back = keep
-        self._answer: asyncio.Future[tuple[RawResponseMessage, aiohttp.StreamReader]] | None = None
+        self._busy = False  # with an exchange
+        self._settled: Callable[[], None] | None = None
+        self._outcome: UpstreamResponse | Exception | None = None
         self._payload: aiohttp.StreamReader | None = None
         self._heads = HeadCheck()
         self._keep = False
@@ -126,6 +154,7 @@ class Connection(BaseProtocol):
         self._watch: _Watch | None = None
         self._asked: bytes | None = None
         self._after = b""
+        self.pump: asyncio.Task[None] | None = None
         self.switched_to: bytes | None = None
         self.idle_since = 0.0
 
@@ -133,30 +162,66 @@ class Connection(BaseProtocol):
     def alive(self) -> bool:
         return self.transport is not None and not self.transport.is_closing()
 
+    @property
+    def outcome(self) -> UpstreamResponse | Exception | None:
+        """How the request that was begun has turned out, as soon as that is known."""
+        return self._outcome
+
+    def begin(self, request: UpstreamRequest, settled: Callable[[], None] | None = None) -> None:
+        """Send a request. `settled` is called when there is an outcome; `response` asks for it, too."""
+        assert self.transport is not None  # noqa: S101  # only live connections are handed out
+        self._busy = True
+        self._keep = self._received = False
+        self._sent = request.body is None
+        self._with_body = request.method != "HEAD"
+        self._asked = request.upgrade
+        self._outcome = None
+        self._settled = settled
+        self.transport.write(request.head)
+        if request.body is not None:
+            self.pump = asyncio.create_task(self._send_body(request.body, chunked=request.chunked))
+        if request.idle_s is not None:
+            self._watch = _Watch(self, request.idle_s)
+
+    async def response(self) -> UpstreamResponse:
+        """The response to the request that was begun, once its head is here. Raises UpstreamError, BodyError."""
+        if self._outcome is None:
+            waiter = self._loop.create_future()
+            self._settled = partial(_wake, waiter)
+            try:
+                await waiter
+            except BaseException:
+                self.abandon()
+                raise
+        if isinstance(self._outcome, UpstreamResponse):
+            return self._outcome
+        assert self._outcome is not None  # noqa: S101  # the waiter was told
+        self.abandon()
+        raise self._outcome
+
     async def exchange(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send a request and wait for the head of its response. Raises UpstreamError, BodyError."""
-        assert self.transport is not None  # noqa: S101  # only live connections are handed out
-        self._begin(request)
-        assert self._answer is not None  # noqa: S101  # just set
-        self.transport.write(request.head)
-        pump = None
-        if request.body is not None:
-            pump = asyncio.create_task(self._send_body(request.body, chunked=request.chunked))
-        try:
-            message, content = await self._answer
-        except BaseException:
-            if pump is not None:
-                pump.cancel()
-            self.end(reusable=False)
-            raise
-        return UpstreamResponse(self, message, content, pump)
+        self.begin(request)
+        return await self.response()
+
+    def ask_later(self) -> None:
+        """Tell nobody of the outcome: `response` will be asked for it."""
+        self._settled = None
+
+    def abandon(self) -> None:
+        """Give up the request that was begun: nobody waits for its response."""
+        self._settled = None
+        if self.pump is not None:
+            self.pump.cancel()
+        self.end(reusable=False)
 
     def end(self, *, reusable: bool) -> None:
         """The call is over; only a connection in a known state goes back to the pool."""
-        parser = self._parser
-        self._answer = self._payload = self._parser = None
+        parser, self._parser = self._parser, None
+        self._busy = False
+        self._payload = self.pump = None
         self._watch_no_more()
-        whole = reusable and self._sent and parser is not None and _is_between_messages(parser)
+        whole = reusable and self._sent and (parser is None or _is_between_messages(parser))
         if whole and self._keep and self.alive:
             self._give_back(self)
         else:
@@ -167,25 +232,49 @@ class Connection(BaseProtocol):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._parser is None:
+        if not self._busy:
             if self.switched_to is not None:
                 self._after += data
             elif data:
                 self.close()  # nobody asked for these bytes: they could be taken for the next answer
             return
-        self._received = True
         if self._watch is not None:
             self._watch.touch()
+        if self._parser is None and not self._take_whole(data):
+            self._begin_to_parse()
+        if self._parser is not None:
+            self._parse(self._parser, data)
+
+    def _take_whole(self, data: bytes) -> bool:
+        """Whether nothing is left to be done with what has come, be it the whole response, or bytes behind it."""
+        if self._received:
+            self.close()
+            return True
+        self._received = True
+        whole = read_whole(data) if self._with_body else None
+        if whole is None:
+            return False
+        self._keep = True
+        self._watch_no_more()
+        status, reason, fields, body = whole
+        self._settle(UpstreamResponse(self, status, reason, fields, aiohttp.EMPTY_PAYLOAD, first=body))
+        return True
+
+    def _parse(self, parser: HttpParser[RawResponseMessage], data: bytes) -> None:
         if not self._heads.complete and not self._heads.feed(data):
             self._fail(UpstreamError(_NOT_HTTP))
             return
         try:
-            messages, upgraded, tail = self._parser.feed_data(data)
+            messages, upgraded, tail = parser.feed_data(data)
         except Exception:  # noqa: BLE001  # whatever the parser raises, the response is not HTTP
             self._fail(UpstreamError(_NOT_HTTP))
             return
         for message, payload in messages:
             self._take(message, payload, tail if upgraded else None)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:  # else there is nothing to resume, though every reader of a body asks for it
+            super().resume_reading(resume_parser)
 
     def eof_received(self) -> None:
         """Closing follows by itself: a half-open upstream is of no use."""
@@ -201,13 +290,8 @@ class Connection(BaseProtocol):
         self._fail(error("the upstream closed the connection before it answered"))
         super().connection_lost(exc)
 
-    def _begin(self, request: UpstreamRequest) -> None:
-        self._keep = self._received = False
+    def _begin_to_parse(self) -> None:
         self._interim = 0
-        self._sent = request.body is None
-        self._with_body = request.method != "HEAD"
-        self._asked = request.upgrade
-        self._answer = self._loop.create_future()
         self._heads = HeadCheck()
         self._parser = HttpResponseParser(
             self,
@@ -221,8 +305,6 @@ class Connection(BaseProtocol):
             read_until_eof=True,
             auto_decompress=False,
         )
-        if request.idle_s is not None:
-            self._watch = _Watch(self, request.idle_s)
 
     def waits_for_upstream(self) -> bool:
         """Whether it is the upstream that has to do something next: to answer, to go on, or to read on."""
@@ -249,24 +331,36 @@ class Connection(BaseProtocol):
             self._fail(UpstreamError("the upstream's response has a transfer coding that was not asked for"))
         elif payload is aiohttp.EMPTY_PAYLOAD and self._with_body:
             self._fail(UpstreamError("the upstream's response has a length that cannot be"))
-        elif self._answer is None or self._answer.done():
+        elif self._outcome is not None:
             self.close()  # a second answer to one request
         else:
             self._payload = payload
             self._keep = not message.should_close
-            self._answer.set_result((message, payload))
+            self._settle(self._read(message, payload))
 
     def _switch(self, message: RawResponseMessage, after: bytes | None) -> None:
-        protocol = agreed(message.raw_headers, self._asked)
-        if after is None or protocol is None or message.version < (1, 1) or self._answer is None:
+        protocol = agreed(Fields(message.raw_headers), self._asked)
+        if after is None or protocol is None or message.version < (1, 1) or self._outcome is not None:
             self._fail(UpstreamError("the upstream's response has a status that was not asked for"))
             return
         self._watch_no_more()
         self.switched_to = protocol
         self._after = after
         self._parser = None
+        self._busy = False
         self._pause_transport_reading()
-        self._answer.set_result((message, aiohttp.EMPTY_PAYLOAD))
+        self._settle(self._read(message, aiohttp.EMPTY_PAYLOAD))
+
+    def _read(self, message: RawResponseMessage, content: aiohttp.StreamReader) -> UpstreamResponse:
+        reason = message.reason.encode("utf-8", "surrogateescape")
+        fields = Fields(message.raw_headers)
+        return UpstreamResponse(self, message.code, reason, fields, content, chunked=message.chunked)
+
+    def _settle(self, outcome: UpstreamResponse | Exception) -> None:
+        self._outcome = outcome
+        settled, self._settled = self._settled, None
+        if settled is not None:
+            settled()
 
     def _watch_no_more(self) -> None:
         if self._watch is not None:
@@ -280,8 +374,8 @@ class Connection(BaseProtocol):
         return transport, self._after
 
     def _fail(self, error: Exception) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
+        if self._busy and self._outcome is None:
+            self._settle(error)
         elif self._payload is not None and not self._payload.is_eof():
             self._payload.set_exception(aiohttp.ClientPayloadError(str(error)))
         self.close()
@@ -308,6 +402,11 @@ class Connection(BaseProtocol):
             await self._drain_helper()
         except ConnectionError:
             raise _Gone from None
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class _Watch:

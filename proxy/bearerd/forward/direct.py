@@ -1,0 +1,116 @@
+"""Calls that have to wait for nobody but the upstream: forwarded without a task, a future or a timer.
+
+Most calls are like that: the request comes in one piece, when there is a token and an idle connection, and so does
+its answer. A call that turns out to be another goes on as an ordinary one, from where it is.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol
+
+from aiohttp import StreamReader
+
+from bearerd.core.guard import Head
+from bearerd.core.tokens import TokenSet
+from bearerd.forward.lanes import Lane
+from bearerd.forward.reply import build_answer, build_whole
+from bearerd.forward.spool import Spool, SpoolBudget
+from bearerd.forward.upstream import Connection, UpstreamRequest, UpstreamResponse
+
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+_UNUSUAL: Final = frozenset({b"upgrade", b"expect", b"transfer-encoding"})
+
+
+class Caller(Protocol):
+    """Whoever sent the request."""
+
+    def answer(self, data: bytes) -> None:
+        """Here is all of the answer. The call is over."""
+
+    def go_on(self) -> None:
+        """The call is an ordinary one from now on."""
+
+    def take_begun(self) -> "DirectCall | None":
+        """What was begun, for whoever handles the call and sees to its end."""
+
+
+def is_ordinary(head: Head) -> bool:
+    """Whether the head of a request asks for nothing but an answer."""
+    return head.method in _METHODS and head.version == (1, 1) and _UNUSUAL.isdisjoint(head.names.places)
+
+
+class DirectCall:
+    """One call, until it is answered, given up or goes on. `token` is what it was sent with.
+
+    `over` is told when it is answered or given up.
+    """
+
+    __slots__ = ("_answered", "_caller", "body", "connection", "head", "lane", "over", "started_at", "token")
+
+    over: Callable[[], None]
+
+    def __init__(
+        self,
+        caller: Caller,
+        head: Head,
+        lane: Lane,
+        token: TokenSet,
+        connection: Connection,
+        answered: "Callable[[DirectCall, int], None]",
+    ) -> None:
+        """`answered` is told of the status of the answer."""
+        self._caller = caller
+        self._answered = answered
+        self.head = head
+        self.lane = lane
+        self.token = token
+        self.connection = connection
+        self.body: Spool | None = None
+        self.started_at = time.perf_counter()
+
+    def send(self, via: bytes, payload: StreamReader, budget: SpoolBudget) -> None:
+        """Send the request, of which `payload` is the whole body."""
+        head, lane = self.head, self.lane
+        length = head.get(b"content-length")
+        message = lane.build_head(head, head, via, self.token, length)
+        if not payload.at_eof():
+            self.body = Spool(payload, budget)
+            message += self.body.take()
+        request = UpstreamRequest(head.method, message, idle_s=lane.route.response_idle_s)
+        self.connection.begin(request, self._settled)
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer."""
+        self.connection.abandon()
+        self._end()
+
+    def hand_over(self) -> None:
+        """What comes of the request is for whoever asks the connection for it."""
+        self.connection.ask_later()
+
+    def _settled(self) -> None:
+        response = self.connection.outcome
+        if not isinstance(response, UpstreamResponse) or not _is_simple(response):
+            self._caller.go_on()
+            return
+        try:
+            rewrite = partial(self.lane.rewrite, self.head.target)
+            head, chunked, _ = build_answer(response, rewrite, modern=True, keep_alive=True, bodiless=False)
+            answer = build_whole(response, head, chunked=chunked)
+        except Exception:  # noqa: BLE001  # a defect is met again, and answered, as an ordinary call
+            self._caller.go_on()
+            return
+        response.end()
+        self._caller.answer(answer)
+        self._answered(self, response.status)
+        self._end()
+
+    def _end(self) -> None:
+        if self.body is not None:
+            self.body.release()
+        self.over()
+
+
+def _is_simple(response: UpstreamResponse) -> bool:
+    return response.arrived and response.switched_to is None and response.status != 401
