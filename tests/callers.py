@@ -15,7 +15,6 @@ from bearerd.core.redaction import Secret
 from bearerd.core.targets import DIRECT, Way, parse_route, sort_routes
 from bearerd.core.upgrades import WEBSOCKET
 from bearerd.daemon import Daemon
-from bearerd.forward.pool import key_of
 from faults import FaultServer, Step
 
 FRESH: Final = CommandSource(
@@ -113,8 +112,7 @@ async def warm(daemon: Daemon, count: int = 1) -> None:
     """Let the daemon have idle connections to the upstream of its first route, as after earlier calls."""
     route = daemon._configuration.routes[-1]
     pool = daemon._pool
-    key = key_of(route.origin, route.way)
-    for connection in [await pool._connect(route.origin, route.way, key) for _ in range(count)]:
+    for connection in [await pool._connect(route.origin, route.way) for _ in range(count)]:
         pool.keep(connection)
 
 

@@ -37,7 +37,8 @@ _REQUEST_DROPPED: Final = HOP_BY_HOP | frozenset(
     }
 )
 OWN_COOKIES: Final = b"bearerd_"  # how the names of our pages' cookies begin
-_RESPONSE_OWN: Final = frozenset({b"alt-svc", b"proxy-authenticate"})
+DROPPED: Final = HOP_BY_HOP | {b"alt-svc", b"proxy-authenticate"}  # of a response; and `_CORS`
+_CORS: Final = b"access-control-"
 REWRITTEN: Final = frozenset({b"location", b"content-location", b"set-cookie"})
 
 
@@ -139,7 +140,7 @@ class RequestHeads:
 
 def _nominates(fields: Fields) -> bool:
     """Whether Connection may name fields that would pass without that."""
-    return any(value.lower() not in _HARMLESS for value in fields.every(b"connection"))
+    return not _HARMLESS.issuperset([value.lower() for value in fields.every(b"connection")])
 
 
 def count_down(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
@@ -210,12 +211,7 @@ def response_lines(fields: Fields, *, chunked: bool, rewrite: Rewrite) -> tuple[
 
 
 def _drops_response_field(chunked: bool, name: bytes) -> bool:  # first, to be bound
-    return (
-        name in HOP_BY_HOP
-        or name in _RESPONSE_OWN
-        or name.startswith(b"access-control-")
-        or (chunked and name == b"content-length")
-    )
+    return name in DROPPED or name.startswith(_CORS) or (chunked and name == b"content-length")
 
 
 _ANSWERS: Final = [Templates(partial(_drops_response_field, chunked)) for chunked in (False, True)]

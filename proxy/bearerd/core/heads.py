@@ -7,26 +7,29 @@ field and, in some fields, before the colon.
 import re
 from typing import Final
 
-from bearerd.core.fields import Fields
+from bearerd.core.headers import DROPPED, REWRITTEN
 
 HEAD_LIMIT: Final = 64 << 10
 _END: Final = b"\r\n\r\n"
 _TEXT: Final = rb"[\x01-\x09\x0b\x0c\x0e-\xff]*+"  # not NUL, CR, LF; said in this way it is quicker
 # Possessive, for there is one way only to read a line: what does not match is known at once.
 _HEAD: Final = re.compile(
-    rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: (%b))?\r\n(?:[!#$%%&'*+.^_`|~0-9A-Za-z-]++:%b\r\n)*+\r\n"
+    rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: %b)?\r\n(?:[!#$%%&'*+.^_`|~0-9A-Za-z-]++:%b\r\n)*+\r\n"
     % (_TEXT, _TEXT)
 )
-_FIELD: Final = re.compile(rb"\r\n([^:\r]+):[ \t]*([^\r]*)")  # in a head that `_HEAD` has matched
-_MODERN: Final = b"HTTP/1.1 "
-_LENGTH: Final = b"content-length"
-_WHOLE_LIMIT: Final = 16 << 10  # of a head that is read here; there is a parser for larger ones
-_WHOLE_FIELDS: Final = 64
-_ODD: Final = frozenset({b"transfer-encoding", b"upgrade"})
-_LASTING: Final = b"keep-alive"
-_BODILESS: Final = frozenset({204, 304})
-_SPACES: Final = frozenset({b" ", b"\t"})
-_TRAILING: Final = (b" \r\n", b"\t\r\n")
+_SPECIAL: Final = b"|".join(sorted(DROPPED | REWRITTEN | {b"content-length"}))
+_LINES: Final = rb"(?:(?!(?i:(?:%b):|access-control-))[!#$%%&'*+.^_`|~0-9A-Za-z-]++:%b\r\n)*+" % (
+    _SPECIAL,
+    _TEXT,
+)
+_LASTING: Final = rb"((?i:connection:[ \t]*+keep-alive)[ \t]*+\r\n)?"
+_PLAIN: Final = re.compile(
+    rb"HTTP/1\.1 ([2-5][0-9]{2}) %b\r\n%b%b%b(?i:content-length):[ \t]*+([0-9]{1,9})[ \t]*+\r\n%b%b%b\r\n"
+    % (_TEXT, _LINES, _LASTING, _LINES, _LINES, _LASTING, _LINES)
+)
+_BODILESS: Final = frozenset({b"204", b"304"})
+_PLAIN_LIMIT: Final = 16 << 10  # bytes of a head; there is a parser for larger ones
+_PLAIN_LINES: Final = 64
 _VERSION: Final = b"HTTP/1."
 _SWITCHING: Final = b"101"
 
@@ -71,34 +74,22 @@ class HeadCheck:
         return True
 
 
-def read_whole(data: bytes) -> tuple[int, bytes, Fields, bytes] | None:
-    """Status, reason, fields and body, if `data` is beyond doubt the one response to a request other than HEAD,
-    after which its connection can be used again. Most are like that.
+def read_plain(data: bytes) -> tuple[int, bytes] | None:
+    """The status of a response, and the response as it can be passed on, where that is beyond doubt.
 
-    None for anything that is incomplete, special or wrong: a parser is to look at it.
+    Most are like that: `data` is all of one response to a request other than HEAD, its length is given, after it the
+    connection can be used again, and none of its fields is to be dropped or rewritten, but for ``Connection:
+    keep-alive``. None for anything else: a parser is to look at it.
     """
-    head = _HEAD.match(data)
-    if head is None or (end := head.end()) > _WHOLE_LIMIT or not data.startswith(_MODERN):
+    head = _PLAIN.match(data)
+    if head is None or len(data) - head.end() != int(head[3]) or head[1] in _BODILESS:
         return None
-    status, reason = int(head[1]), head[2] or b""
-    fields = Fields(tuple(_FIELD.findall(data, 0, end - 2)))
-    if _only_length(fields) != len(data) - end or not 200 <= status <= 599 or status in _BODILESS:
+    if head.end() > _PLAIN_LIMIT or data.count(b"\n", 0, head.end()) > _PLAIN_LINES:
         return None
-    if reason[:1] in _SPACES or any(data.find(space, 0, end) >= 0 for space in _TRAILING):
+    if head[2] is not None and head[4] is not None:
         return None
-    return status, reason, fields, data[end:]
-
-
-def _only_length(fields: Fields) -> int | None:
-    """What a Content-Length says that is the only word on how the body ends, and that nothing else follows it."""
-    places = fields.names.places
-    lengths = places.get(_LENGTH)
-    if lengths is None or len(lengths) > 1 or len(fields.values) > _WHOLE_FIELDS:
-        return None
-    if not _ODD.isdisjoint(places) or (b"connection" in places and fields.every(b"connection") != [_LASTING]):
-        return None
-    length = fields.values[lengths[0]]
-    return int(length) if length.isdigit() and len(length) < 10 else None
+    start, end = head.span(2 if head[2] is not None else 4)
+    return int(head[1]), data if end < 0 else data[:start] + data[end:]
 
 
 def find_final(data: bytes) -> tuple[int, bytes] | None:

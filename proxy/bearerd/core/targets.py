@@ -17,6 +17,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::(.*))?")
 _NAME: Final = re.compile(r"(?:[a-z0-9_][a-z0-9_-]*\.)*[a-z0-9_][a-z0-9_-]*\.?")
 _TOKEN_NAME: Final = b"access_token"  # RFC 6750 section 2.3
+_ENDS: Final = frozenset({b"", b"/", b"?"})  # what can follow a segment of a path
 _PAIRS: Final = re.compile(rb"[&;]")
 _BAD_HOST: Final = (
     "has a host that is neither a name nor an address; write it like https://api.example.com/v1"
@@ -198,10 +199,9 @@ def has_token(target: bytes) -> bool:
 
 def match_route(routes: tuple[Route, ...], target: bytes) -> Route | None:
     """The first of `routes` whose prefix is the path or ends at one of its slashes."""
-    path = path_of(target)
     for route in routes:
         prefix = route.prefix
-        if path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == 0x2F):
+        if target.startswith(prefix) and target[len(prefix) : len(prefix) + 1] in _ENDS:
             return route
     return None
 
@@ -214,5 +214,4 @@ def build_target(route: Route, target: bytes) -> bytes:
 
 def in_control(target: bytes) -> bool:
     """True for what lies under the reserved prefix ``/-/`` and is never forwarded."""
-    path = path_of(target)
-    return path == b"/-" or path.startswith(b"/-/")
+    return target.startswith(b"/-") and target[2:3] in _ENDS

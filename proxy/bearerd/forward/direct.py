@@ -6,7 +6,6 @@ its answer. A call that turns out to be another goes on as an ordinary one, from
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Final, Protocol
 
 from aiohttp import StreamReader
@@ -14,9 +13,8 @@ from aiohttp import StreamReader
 from bearerd.core.guard import Head
 from bearerd.core.tokens import TokenSet
 from bearerd.forward.lanes import Lane
-from bearerd.forward.reply import build_answer, build_whole
 from bearerd.forward.spool import Spool, SpoolBudget
-from bearerd.forward.upstream import Connection, UpstreamRequest, UpstreamResponse
+from bearerd.forward.upstream import Connection, UpstreamRequest
 
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _UNUSUAL: Final = frozenset({b"upgrade", b"expect", b"transfer-encoding"})
@@ -78,7 +76,7 @@ class DirectCall:
             self.body = Spool(payload, budget)
             message += self.body.take()
         request = UpstreamRequest(head.method, message, idle_s=lane.route.response_idle_s)
-        self.connection.begin(request, self._settled)
+        self.connection.begin(request, self)
 
     def abandon(self) -> None:
         """Nobody waits for the answer."""
@@ -87,30 +85,21 @@ class DirectCall:
 
     def hand_over(self) -> None:
         """What comes of the request is for whoever asks the connection for it."""
-        self.connection.ask_later()
+        self.connection.forget_receiver()
 
-    def _settled(self) -> None:
-        response = self.connection.outcome
-        if not isinstance(response, UpstreamResponse) or not _is_simple(response):
-            self._caller.go_on()
-            return
-        try:
-            rewrite = partial(self.lane.rewrite, self.head.target)
-            head, chunked, _ = build_answer(response, rewrite, modern=True, keep_alive=True, bodiless=False)
-            answer = build_whole(response, head, chunked=chunked)
-        except Exception:  # noqa: BLE001  # a defect is met again, and answered, as an ordinary call
-            self._caller.go_on()
-            return
-        response.end()
+    def takes(self, status: int) -> bool:
+        """A 401 is not just passed on."""
+        return status != 401
+
+    def relay(self, status: int, answer: bytes) -> None:
         self._caller.answer(answer)
-        self._answered(self, response.status)
+        self._answered(self, status)
         self._end()
+
+    def settle(self) -> None:
+        self._caller.go_on()
 
     def _end(self) -> None:
         if self.body is not None:
             self.body.release()
         self.over()
-
-
-def _is_simple(response: UpstreamResponse) -> bool:
-    return response.arrived and response.switched_to is None and response.status != 401

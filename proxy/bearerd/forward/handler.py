@@ -85,7 +85,9 @@ class Forwarder:
     ) -> None:
         """`login_urls` is where people log in to accounts; `login_needed` is told of each call that is refused for it."""
         self._routes = tuple(routes)
-        self._lanes = {route.prefix: Lane(route, self._routes, managers[route.account]) for route in routes}
+        self._lanes = {
+            route.prefix: Lane(route, self._routes, managers[route.account], pool) for route in routes
+        }
         self._pool = pool
         self._budget = budget
         self._tunnel_buffer = memoryview(bytearray(CHUNK))
@@ -102,7 +104,7 @@ class Forwarder:
         if isinstance(lane, Problem) or not is_ordinary(head):
             return None
         token = lane.manager.current()
-        connection = None if token is None else self._pool.take(lane.key)
+        connection = None if token is None else self._pool.take(lane.shelf)
         if token is None or connection is None:
             return None
         call = DirectCall(caller, head, lane, token, connection, self._answered)

@@ -6,20 +6,22 @@ from bearerd.core.headers import RequestHeads
 from bearerd.core.rewrites import rewrite_field
 from bearerd.core.targets import Route, build_target
 from bearerd.core.tokens import TokenSet
-from bearerd.forward.pool import key_of
+from bearerd.forward.pool import UpstreamPool
 from bearerd.tokens.manager import TokenManager
 
 
 class Lane:
-    """A route, the manager of its account, the key of its connections, and what its messages are made from."""
+    """A route, the manager of its account, its idle connections, and what its messages are made from."""
 
-    __slots__ = ("_heads", "_routes", "key", "manager", "route")
+    __slots__ = ("_heads", "_routes", "manager", "route", "shelf")
 
-    def __init__(self, route: Route, routes: tuple[Route, ...], manager: TokenManager) -> None:
+    def __init__(
+        self, route: Route, routes: tuple[Route, ...], manager: TokenManager, pool: UpstreamPool
+    ) -> None:
         """`routes` are all there are, in the order of `match_route`."""
         self.route = route
         self.manager = manager
-        self.key = key_of(route.origin, route.way)
+        self.shelf = pool.shelf(route.origin, route.way)
         self._routes = routes
         self._heads = RequestHeads(route.origin.authority.encode("ascii"), cookies=route.cookies)
 

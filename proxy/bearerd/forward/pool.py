@@ -16,11 +16,6 @@ IDLE_S: Final = 15.0  # how long a connection is kept for the next call
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
-def key_of(origin: Origin, way: Way) -> Hashable:
-    """What connections are kept under."""
-    return origin if way is DIRECT else (origin, way)
-
-
 class UpstreamPool:
     """Idle connections by origin and way, newest first. A call takes one or opens one."""
 
@@ -48,16 +43,19 @@ class UpstreamPool:
         sent once more, on a new connection; any other is not (RFC 9110 section 9.2.2).
         `begun` is one of `take`, on which this very request is under way.
         """
-        key = key_of(origin, way)
-        connection = begun or self.take(key)
+        connection = begun or self.take(self.shelf(origin, way))
         if connection is None:
-            return await (await self._connect(origin, way, key)).exchange(request)
+            return await (await self._connect(origin, way)).exchange(request)
         try:
             return await (connection.response() if begun else connection.exchange(request))
         except UpstreamClosed:
             if request.body is not None or request.method not in _REPEATABLE:
                 raise
-        return await (await self._connect(origin, way, key)).exchange(request)
+        return await (await self._connect(origin, way)).exchange(request)
+
+    def shelf(self, origin: Origin, way: Way) -> list[Connection]:
+        """Where the idle connections of one kind are. It is the same list for as long as the pool lives."""
+        return self._idle[origin if way is DIRECT else (origin, way)]
 
     def keep(self, connection: Connection) -> None:
         """Take back a connection that is ready for another call."""
@@ -65,7 +63,7 @@ class UpstreamPool:
             connection.close()
             return
         connection.idle_since = asyncio.get_running_loop().time()
-        self._idle[connection.key].append(connection)
+        connection.shelf.append(connection)
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(self._idle_s, self._sweep)
 
@@ -78,11 +76,10 @@ class UpstreamPool:
         for connections in self._idle.values():
             for connection in connections:
                 connection.close()
-        self._idle.clear()
+            connections.clear()
 
-    def take(self, key: Hashable) -> Connection | None:
-        """A connection that has been kept, for one exchange."""
-        connections = self._idle[key]
+    def take(self, connections: list[Connection]) -> Connection | None:
+        """A connection from a shelf, for one exchange."""
         oldest = asyncio.get_running_loop().time() - self._idle_s
         while connections:
             connection = connections.pop()
@@ -95,13 +92,13 @@ class UpstreamPool:
         """Close what has been idle for too long; look again as long as anything is left."""
         self._sweeper = None
         now = asyncio.get_running_loop().time()
-        for key, connections in list(self._idle.items()):
+        for connections in self._idle.values():
             kept = [connection for connection in connections if now - connection.idle_since < self._idle_s]
             for connection in connections[: len(connections) - len(kept)]:
                 connection.close()
-            self._idle[key] = [connection for connection in kept if connection.alive]
+            connections[:] = [connection for connection in kept if connection.alive]
         if any(self._idle.values()):
             self._sweeper = asyncio.get_running_loop().call_later(self._idle_s, self._sweep)
 
-    async def _connect(self, origin: Origin, way: Way, key: Hashable) -> Connection:
-        return await self._dialer.dial(origin, way, partial(Connection, key, self.keep))
+    async def _connect(self, origin: Origin, way: Way) -> Connection:
+        return await self._dialer.dial(origin, way, partial(Connection, self.shelf(origin, way), self.keep))

@@ -93,26 +93,10 @@ async def relay(request: web.BaseRequest, response: UpstreamResponse, rewrite: R
     The body keeps its Content-Length, else it is chunked, else (HTTP/1.0) ended by closing. A body cut short
     upstream is cut short here too, never ended cleanly. Raises UpstreamError in that case.
     """
-    head, chunked, keep_alive = build_answer(
-        response,
-        rewrite,
-        modern=request.version >= (1, 1),
-        keep_alive=request.keep_alive,
-        bodiless=request.method == "HEAD",
-    )
-    await _stream(request, response, head, chunked=chunked)
-    return Written(response.status, keep_alive=keep_alive)
-
-
-def build_answer(
-    response: UpstreamResponse, rewrite: Rewrite, *, modern: bool, keep_alive: bool, bodiless: bool
-) -> tuple[bytes, bool, bool]:
-    """The head for a client, who speaks HTTP/1.1 if `modern`; whether the body is to be chunked; whether the
-    connection is kept.
-    """
     lines, has_length = response_lines(response.fields, chunked=response.chunked, rewrite=rewrite)
-    delimited = bodiless or has_length or response.status in _BODILESS
-    keep_alive = keep_alive and (delimited or modern)
+    delimited = has_length or request.method == "HEAD" or response.status in _BODILESS
+    modern = request.version >= (1, 1)
+    keep_alive = request.keep_alive and (delimited or modern)
     chunked = modern and not delimited
     if chunked:
         lines += b"Transfer-Encoding: chunked\r\n"
@@ -121,7 +105,8 @@ def build_answer(
     elif not modern:
         lines += b"Connection: keep-alive\r\n"
     head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, response.reason, lines)
-    return head, chunked, keep_alive
+    await _stream(request, response, head, chunked=chunked)
+    return Written(response.status, keep_alive=keep_alive)
 
 
 def build_switch(response: UpstreamResponse, rewrite: Rewrite) -> bytes:
@@ -138,23 +123,16 @@ async def _stream(
     request: web.BaseRequest, response: UpstreamResponse, head: bytes, *, chunked: bool
 ) -> None:
     """The head leaves together with what of the body is there already, and the rest as it comes."""
-    if response.arrived:
-        await _write(request, build_whole(response, head, chunked=chunked))
-        return
     first = response.ready()
+    ending = LAST_CHUNK if chunked else b""
+    if response.complete:
+        await _write(request, head + (build_chunk(first) if chunked and first else first) + ending)
+        return
     await _write(request, head + (build_chunk(first) if chunked and first else first))
     while chunk := await response.read():
         await _write(request, build_chunk(chunk) if chunked else chunk)
-    if chunked:
-        await _write(request, LAST_CHUNK)
-
-
-def build_whole(response: UpstreamResponse, head: bytes, *, chunked: bool) -> bytes:
-    """All of an answer whose body has `arrived`."""
-    body = response.ready()
-    if not chunked:
-        return head + body
-    return head + (build_chunk(body) if body else b"") + LAST_CHUNK
+    if ending:
+        await _write(request, ending)
 
 
 async def _write(request: web.BaseRequest, data: bytes) -> None:

@@ -6,10 +6,9 @@ decompressed, redirected or sent twice behind our back.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
 from aiohttp import hdrs
@@ -18,7 +17,7 @@ from aiohttp.http_parser import HttpParser, HttpResponseParser, RawResponseMessa
 
 from bearerd.core.fields import Fields
 from bearerd.core.headers import LAST_CHUNK, build_chunk
-from bearerd.core.heads import HeadCheck, read_whole
+from bearerd.core.heads import HeadCheck, read_plain
 from bearerd.core.upgrades import agreed
 from bearerd.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
 
@@ -57,44 +56,26 @@ class UpstreamRequest:
 class UpstreamResponse:
     """A response whose head has arrived. To be ended by `aclose`, however far it was read."""
 
-    __slots__ = ("_connection", "_content", "_first", "chunked", "fields", "reason", "status", "switched_to")
+    __slots__ = ("_connection", "_content", "chunked", "fields", "reason", "status", "switched_to")
 
-    def __init__(  # what a response is made of
-        self,
-        connection: "Connection",
-        status: int,
-        reason: bytes,
-        fields: Fields,
-        content: aiohttp.StreamReader,
-        *,
-        chunked: bool = False,
-        first: bytes = b"",
+    def __init__(
+        self, connection: "Connection", message: RawResponseMessage, content: aiohttp.StreamReader
     ) -> None:
-        """The body is `first` and then what comes of `content`."""
-        self.status = status
-        self.reason = reason
-        self.fields = fields
-        self.chunked = chunked
+        self.status = message.code
+        self.reason = message.reason.encode("utf-8", "surrogateescape")
+        self.fields = Fields(message.raw_headers)
+        self.chunked = message.chunked
         self.switched_to = connection.switched_to
-        self._first = first
         self._content = content
         self._connection = connection
 
     @property
     def complete(self) -> bool:
         """True where the whole body has arrived and been read."""
-        return not self._first and self._content.at_eof()
-
-    @property
-    def arrived(self) -> bool:
-        """True where the whole body is here, read or not."""
-        return self._content.is_eof() and self._content.exception() is None
+        return self._content.at_eof()
 
     def ready(self) -> bytes:
         """What of the body is here already, without waiting. Raises UpstreamError if it was cut short."""
-        first, self._first = self._first, b""
-        if first:
-            return first
         try:
             return self._content.read_nowait()
         except (aiohttp.ClientError, OSError):
@@ -102,9 +83,6 @@ class UpstreamResponse:
 
     async def read(self) -> bytes:
         """The next bytes of the body as they come; empty at its end. Raises UpstreamError if it was cut short."""
-        first, self._first = self._first, b""
-        if first:
-            return first
         try:
             return await self._content.readany()
         except (aiohttp.ClientError, OSError):
@@ -117,32 +95,41 @@ class UpstreamResponse:
         """
         return self._connection.take_over()
 
-    def end(self) -> None:
-        """Give the connection back if both messages are complete, else close it."""
-        if self.arrived:
-            self._first = b""
-            self._content.read_nowait()
-        self._connection.end(reusable=self.complete)
-
     async def aclose(self) -> None:
-        """`end`, and wait until nothing more is taken of the request's body."""
+        """Give the connection back if both messages are complete, else close it."""
+        if self._content.is_eof() and self._content.exception() is None:
+            self._content.read_nowait()
         pump = self._connection.pump
-        self.end()
+        self._connection.end(reusable=self.complete)
         if pump is not None and not pump.done():
             pump.cancel()
             await asyncio.wait([pump])
 
 
+class Receiver(Protocol):
+    """Who waits for a response."""
+
+    def takes(self, status: int) -> bool:
+        """Whether `relay` may be given a response with that status."""
+
+    def relay(self, status: int, answer: bytes) -> None:
+        """The exchange is over, and this is all of it, as it can be passed on."""
+
+    def settle(self) -> None:
+        """There is an outcome, which is to be asked for with `response`."""
+
+
 class Connection(BaseProtocol):
     """One connection, used by one call at a time."""
 
-    def __init__(self, key: Hashable, keep: "Callable[[Connection], None]") -> None:
-        """`key` is what it is kept under; `keep` takes it back."""
+    def __init__(self, shelf: "list[Connection]", keep: "Callable[[Connection], None]") -> None:
+        """`shelf` is where it is while it is idle; `keep` takes it back."""
         super().__init__(asyncio.get_running_loop())
-        self.key = key
+        self.shelf = shelf
         self._give_back = keep
         self._busy = False  # with an exchange
-        self._settled: Callable[[], None] | None = None
+        self._receiver: Receiver | None = None
+        self._waiter: asyncio.Future[None] | None = None
         self._outcome: UpstreamResponse | Exception | None = None
         self._payload: aiohttp.StreamReader | None = None
         self._heads = HeadCheck()
@@ -162,13 +149,8 @@ class Connection(BaseProtocol):
     def alive(self) -> bool:
         return self.transport is not None and not self.transport.is_closing()
 
-    @property
-    def outcome(self) -> UpstreamResponse | Exception | None:
-        """How the request that was begun has turned out, as soon as that is known."""
-        return self._outcome
-
-    def begin(self, request: UpstreamRequest, settled: Callable[[], None] | None = None) -> None:
-        """Send a request. `settled` is called when there is an outcome; `response` asks for it, too."""
+    def begin(self, request: UpstreamRequest, receiver: Receiver | None = None) -> None:
+        """Send a request. Without a `receiver` the outcome is to be asked for with `response`."""
         assert self.transport is not None  # noqa: S101  # only live connections are handed out
         self._busy = True
         self._keep = self._received = False
@@ -176,7 +158,7 @@ class Connection(BaseProtocol):
         self._with_body = request.method != "HEAD"
         self._asked = request.upgrade
         self._outcome = None
-        self._settled = settled
+        self._receiver = receiver
         self.transport.write(request.head)
         if request.body is not None:
             self.pump = asyncio.create_task(self._send_body(request.body, chunked=request.chunked))
@@ -186,10 +168,9 @@ class Connection(BaseProtocol):
     async def response(self) -> UpstreamResponse:
         """The response to the request that was begun, once its head is here. Raises UpstreamError, BodyError."""
         if self._outcome is None:
-            waiter = self._loop.create_future()
-            self._settled = partial(_wake, waiter)
+            self._waiter = self._loop.create_future()
             try:
-                await waiter
+                await self._waiter
             except BaseException:
                 self.abandon()
                 raise
@@ -204,13 +185,13 @@ class Connection(BaseProtocol):
         self.begin(request)
         return await self.response()
 
-    def ask_later(self) -> None:
-        """Tell nobody of the outcome: `response` will be asked for it."""
-        self._settled = None
+    def forget_receiver(self) -> None:
+        """`response` will be asked for the outcome."""
+        self._receiver = None
 
     def abandon(self) -> None:
         """Give up the request that was begun: nobody waits for its response."""
-        self._settled = None
+        self._receiver = self._waiter = None
         if self.pump is not None:
             self.pump.cancel()
         self.end(reusable=False)
@@ -240,24 +221,23 @@ class Connection(BaseProtocol):
             return
         if self._watch is not None:
             self._watch.touch()
-        if self._parser is None and not self._take_whole(data):
+        if self._parser is None:
+            self._received = True
+            if self._receiver is not None and self._relay(self._receiver, data):
+                return
             self._begin_to_parse()
-        if self._parser is not None:
-            self._parse(self._parser, data)
+        assert self._parser is not None  # noqa: S101  # just made, or a moment ago
+        self._parse(self._parser, data)
 
-    def _take_whole(self, data: bytes) -> bool:
-        """Whether nothing is left to be done with what has come, be it the whole response, or bytes behind it."""
-        if self._received:
-            self.close()
-            return True
-        self._received = True
-        whole = read_whole(data) if self._with_body else None
-        if whole is None:
+    def _relay(self, receiver: Receiver, data: bytes) -> bool:
+        """Whether `data` was the whole response, and has been passed on."""
+        plain = read_plain(data)
+        if plain is None or not receiver.takes(plain[0]):
             return False
+        self._receiver = None
         self._keep = True
-        self._watch_no_more()
-        status, reason, fields, body = whole
-        self._settle(UpstreamResponse(self, status, reason, fields, aiohttp.EMPTY_PAYLOAD, first=body))
+        self.end(reusable=True)
+        receiver.relay(*plain)
         return True
 
     def _parse(self, parser: HttpParser[RawResponseMessage], data: bytes) -> None:
@@ -336,7 +316,7 @@ class Connection(BaseProtocol):
         else:
             self._payload = payload
             self._keep = not message.should_close
-            self._settle(self._read(message, payload))
+            self._settle(UpstreamResponse(self, message, payload))
 
     def _switch(self, message: RawResponseMessage, after: bytes | None) -> None:
         protocol = agreed(Fields(message.raw_headers), self._asked)
@@ -349,18 +329,15 @@ class Connection(BaseProtocol):
         self._parser = None
         self._busy = False
         self._pause_transport_reading()
-        self._settle(self._read(message, aiohttp.EMPTY_PAYLOAD))
-
-    def _read(self, message: RawResponseMessage, content: aiohttp.StreamReader) -> UpstreamResponse:
-        reason = message.reason.encode("utf-8", "surrogateescape")
-        fields = Fields(message.raw_headers)
-        return UpstreamResponse(self, message.code, reason, fields, content, chunked=message.chunked)
+        self._settle(UpstreamResponse(self, message, aiohttp.EMPTY_PAYLOAD))
 
     def _settle(self, outcome: UpstreamResponse | Exception) -> None:
         self._outcome = outcome
-        settled, self._settled = self._settled, None
-        if settled is not None:
-            settled()
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.settle()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _watch_no_more(self) -> None:
         if self._watch is not None:
@@ -402,11 +379,6 @@ class Connection(BaseProtocol):
             await self._drain_helper()
         except ConnectionError:
             raise _Gone from None
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 class _Watch:
