@@ -216,7 +216,9 @@ class Client(RequestHandler):
     def _begin(self) -> bool:
         """Forward the one request that there is, which stays in the queue until it is answered."""
         message, payload = cast(tuple[RawRequestMessage, StreamReader], self._messages[0])
-        if len(self._messages) > 1 or self._paused or self._finishing or message.should_close:
+        if len(self._messages) > 1 or message.should_close or self._finishing:
+            return False
+        if self._paused or self._reading_paused:
             return False
         self._begun = self._gate.begin(self, message, payload)
         return self._begun is not None

@@ -108,7 +108,11 @@ class Forwarder:
         if token is None or connection is None:
             return None
         call = DirectCall(caller, head, lane, token, connection, self._answered)
-        call.send(self._via[head.version], payload, self._budget)
+        try:
+            call.send(self._via[head.version], payload, self._budget)
+        except BaseException:
+            connection.close()
+            raise
         return call
 
     async def handle(
