@@ -14,6 +14,7 @@
     |   +-- LoginRefused       a callback that led to no token request
     +-- StoreError             tokens cannot be read or kept; the text names the cure
     |   +-- NoKeyYet           nothing was sealed yet, and there is no key to seal with
+    |   +-- DamagedKey         the key file holds no key, or not all of it yet
     |   +-- RefreshLockTimeout another process holds the lock; it passes
     |   +-- StoreUnwritable    no room, a failing disk, a read-only file system: it may pass
     +-- UpstreamError          the upstream failed before a response could be relayed
@@ -83,6 +84,10 @@ class StoreError(BearerdError):
 
 class NoKeyYet(StoreError):  # noqa: N818  # likewise
     """There is no key, none shall be made now, and nothing was ever sealed with one. It is how every vault begins."""
+
+
+class DamagedKey(StoreError):  # noqa: N818  # likewise
+    """The key file holds no key, or not all of it yet: another process may be making it."""
 
 
 class RefreshLockTimeout(StoreError):  # noqa: N818  # likewise

@@ -392,6 +392,18 @@ class TestOnlyOne:
         assert await task == KEY
         assert (tmp_path / "vault" / "key.lock").exists()
 
+    @pytest.mark.parametrize("so_far", ["", STANDARD[:20]])
+    async def test_one_that_a_sibling_has_half_made_is_waited_for(
+        self, folder: VaultFolder, file: Path, so_far: str
+    ) -> None:
+        async with KernelLock(folder, "key").hold():
+            file.write_text(so_far)
+            task = asyncio.create_task(load(folder, file))
+            await asyncio.sleep(0.3)
+            assert not task.done()
+            file.write_text(STANDARD)
+        assert await task == KEY
+
     async def test_a_caller_that_is_cancelled_leaves_no_lock(self, folder: VaultFolder, file: Path) -> None:
         for turns in range(12):
             task = asyncio.create_task(load(folder, file))

@@ -19,7 +19,7 @@ from typing import Final, Protocol, cast
 from bearerd.core.configuration import Store
 from bearerd.core.redaction import Secret
 from bearerd.core.vault import KEY_BYTES, Key, build_key, encode_key, parse_key
-from bearerd.errors import NoKeyYet, StoreError
+from bearerd.errors import DamagedKey, NoKeyYet, StoreError
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder
 from bearerd.stores.way import Weakness, find_weakness, own_home
@@ -43,7 +43,12 @@ async def load_key(settings: Store, folder: VaultFolder, *, create: bool) -> Key
     if settings.key_source == "secret":
         return _configured(settings.key_secret)
     place = find_place(settings, folder)
-    key = await _find(place, folder)
+    try:
+        key = await _find(place, folder)
+    except DamagedKey:
+        if not create:
+            raise
+        key = None  # it may be whole once who makes it has let go of the lock
     if key is None and create:
         async with KernelLock(folder, "key").hold():
             key = await _find(place, folder) or await make_key(place)
@@ -127,7 +132,7 @@ class KeyFile:
         except OSError as exc:
             raise self._unusable(exc) from None
         except ValueError:
-            raise StoreError(
+            raise DamagedKey(
                 f"{self} is damaged: it is no base64 of exactly {KEY_BYTES} bytes; restore it, "
                 "or remove it if nothing was sealed with it"
             ) from None
