@@ -40,7 +40,7 @@ from bearerd.forward.spool import SpoolBudget
 from bearerd.front import Front
 from bearerd.gate import Gate
 from bearerd.hooks import LoginHook
-from bearerd.listening import open_sockets
+from bearerd.listening import accept_from, open_sockets
 from bearerd.logs import frames
 from bearerd.ports import Clock
 from bearerd.tokens.logins import Logins
@@ -101,8 +101,7 @@ class Daemon:
         self._browsers = BrowserLogins(self.logins, reach.landings, reach.guard)
         self._front = self._build_front(reach, pseudonym)
         self._server = self._build_gate()
-        loop = asyncio.get_running_loop()
-        self._servers = [await loop.create_server(self._server, sock=sock) for sock in sockets]
+        self._servers = await accept_from(sockets, self._server)
         self._starting = asyncio.create_task(self._start_accounts())
         if self._origin is not None:
             terminals = TerminalLogins(self.logins, reach.landings, reach.login_urls)

@@ -1,13 +1,16 @@
 """Sockets that nobody else shares, on literal addresses of this machine."""
 
+import asyncio
 import errno
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from bearerd.errors import CannotListen
 
+WAITING: Final = 1024
+"""How many connections the system keeps until they are accepted."""
 _NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 _REASONS: Final = {
     errno.EADDRINUSE: "is in use by another program",
@@ -37,6 +40,22 @@ def open_sockets(hosts: Sequence[str], port: int) -> list[socket.socket]:
     return sockets
 
 
+async def accept_from(
+    sockets: Sequence[socket.socket], build: Callable[[], asyncio.Protocol]
+) -> list[asyncio.Server]:
+    """Have `build` make a protocol for each connection.
+
+    They are accepted one at a time. asyncio's own event loop would otherwise take 100 before anybody can count the
+    first, and they could have all the descriptors there are.
+    """
+    loop = asyncio.get_running_loop()
+    servers = []
+    for sock in sockets:
+        servers.append(await loop.create_server(build, sock=sock, backlog=1))
+        sock.listen(WAITING)  # the system is told the loop's number too
+    return servers
+
+
 def _open(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -48,7 +67,7 @@ def _open(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host, port))
-        sock.listen(1024)
+        sock.listen(WAITING)
         sock.setblocking(False)
     except OSError:
         sock.close()

@@ -17,7 +17,7 @@ from bearerd.core.problems import Problem
 from bearerd.core.redirects import Place
 from bearerd.core.targets import path_of
 from bearerd.errors import CannotListen, LoginFailed
-from bearerd.listening import open_sockets
+from bearerd.listening import accept_from, open_sockets
 
 Handler = Callable[[Head], Awaitable[web.Response]]
 
@@ -72,8 +72,7 @@ class CallbackListener:
             max_line_size=LINE_LIMIT,
             handler_cancellation=False,
         )
-        loop = asyncio.get_running_loop()
-        self._servers = [await loop.create_server(self._server, sock=sock) for sock in sockets]
+        self._servers = await accept_from(sockets, self._server)
 
     async def aclose(self) -> None:
         """Give the port back; an answer under way is still sent."""
