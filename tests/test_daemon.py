@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import socket
+import struct
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -24,9 +26,11 @@ from bearerd.daemon import Daemon, listen, raise_descriptor_limit
 from bearerd.demo.authorization_server import Lifetimes
 from bearerd.demo.world import Demo
 from bearerd.errors import ConfigError, LoginRequired, TokenUnavailable
+from both_loops import LOOPS
 from daemons import RunningDaemon
 from upstreams import ApiUpstream, accept_any_of
 
+ASYNCIO_ONLY = Path(__file__).parent / "asyncio_only"
 STATIC = StaticSource(Secret("static-token"))
 
 
@@ -211,6 +215,14 @@ class TestServing:
                 assert "the issuer cannot be reached" in text
                 assert (await get(f"{daemon.addresses[0]}/-/readyz"))[0] == 200
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for the length of its queue")
+    async def test_a_thousand_may_wait_to_be_accepted(self) -> None:
+        async with running(configuration(STATIC, "http://[::1]:9")) as daemon:
+            for server in daemon._servers:
+                info = server.sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+                (most,) = struct.unpack("28xI", info)
+                assert most == 1024
+
     async def test_stopping_lets_a_call_in_flight_finish(self) -> None:
         async def slowly(token: str) -> bool:
             await asyncio.sleep(0.5)
@@ -288,6 +300,33 @@ class TestDemo:
             assert demo.authorization_server.token_requests == 2
 
 
+WITHOUT_UVLOOP = """
+import asyncio, sys
+sys.modules["uvloop"] = None
+from bearerd.daemon import run
+async def main():
+    return type(asyncio.get_running_loop()).__module__
+print(run(main()))
+"""
+
+
+class TestLoop:
+    def test_it_is_asyncio_s_own_where_there_is_no_uvloop(self) -> None:
+        program = (sys.executable, "-c", WITHOUT_UVLOOP)
+        printed = subprocess.run(program, capture_output=True, check=True, text=True).stdout
+        assert printed.startswith("asyncio.")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks at a process in /proc")
+    async def test_a_daemon_and_these_tests_are_on_the_same(self, tmp_path: Path) -> None:
+        toml = '[accounts.a]\ntoken = "x"\n[routes."/"]\nupstream = "http://[::1]:9"\n'
+        async with RunningDaemon(tmp_path, toml) as daemon:
+            loaded = Path(f"/proc/{daemon.pid}/maps").read_text()
+        plain = "asyncio_only" in os.environ.get("PYTHONPATH", "")  # in `make plain`
+        ours = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+        assert ours == ("asyncio" if plain else "uvloop")
+        assert ("/uvloop/" in loaded) is not plain
+
+
 class TestProcess:
     async def test_sigterm_ends_it_with_status_0(self, tmp_path: Path) -> None:
         async with ApiUpstream(accept_any_of({"static-token"})) as api:
@@ -298,7 +337,12 @@ class TestProcess:
         assert "static-token" not in daemon.log
 
     @pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit for Windows")
-    async def test_few_descriptors_are_enough_and_never_run_out(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("loop", LOOPS)
+    async def test_few_descriptors_are_enough_and_never_run_out(
+        self, tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if loop == "asyncio":
+            monkeypatch.setenv("PYTHONPATH", str(ASYNCIO_ONLY))
         async with ApiUpstream(accept_any_of({"static-token"})) as api:
             toml = f'[accounts.a]\ntoken = "static-token"\n[routes."/"]\nupstream = "{api.url}"\n'
             async with RunningDaemon(tmp_path, toml, descriptors=64) as daemon:

@@ -284,11 +284,16 @@ def descriptor_limit() -> float:
     return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, or asyncio's own where uvloop cannot be imported: there is none for Windows."""
+    try:
+        import uvloop  # noqa: PLC0415  # it may be absent
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run `main` on the fastest event loop there is."""
-    if sys.platform == "win32":
-        return asyncio.run(main)
-    import uvloop  # noqa: PLC0415  # there is none for Windows
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(main)

@@ -1,7 +1,7 @@
+import asyncio
 import logging
 import re
 import shlex
-import sys
 
 import aiohttp
 import pytest
@@ -10,6 +10,7 @@ from bearerd.core.accounts import ClientAuth, Grant, OAuthSource
 from bearerd.core.targets import build_target, match_route
 from bearerd.demo.authorization_server import Lifetimes
 from bearerd.demo.world import Demo
+from both_loops import LOOPS
 
 
 async def fetch_token(demo: Demo, http: aiohttp.ClientSession) -> str:
@@ -41,15 +42,10 @@ async def discover_call_and_revoke() -> None:
         assert demo.authorization_server.token_requests == 2
 
 
-async def test_a_token_of_the_one_server_is_good_at_the_other_until_revoked() -> None:
-    await discover_call_and_revoke()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="uvloop does not run on Windows")
-def test_it_runs_and_closes_its_sockets_on_uvloop_too() -> None:
-    import uvloop  # noqa: PLC0415  # absent on Windows
-
-    uvloop.run(discover_call_and_revoke())
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_token_of_the_one_server_is_good_at_the_other_until_revoked(loop: str) -> None:
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(discover_call_and_revoke())
 
 
 async def test_nothing_listens_after_the_end_even_with_a_client_still_connected() -> None:

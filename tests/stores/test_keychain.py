@@ -21,6 +21,7 @@ from bearerd.core.vault import build_key
 from bearerd.errors import StoreError
 from bearerd.stores.keys import KEYCHAIN_S, Keychain, load_key
 from bearerd.stores.vault import VaultFolder
+from both_loops import LOOPS
 
 KEY = build_key(bytes(range(32)))
 AUTO = Store()
@@ -506,7 +507,7 @@ class TestKey:
         desktop.open_keychain()
         for number in range(4):
             folder = VaultFolder(tmp_path / str(number))
-            running = [await start(folder, loop) for loop in ("asyncio", "uvloop", "asyncio")]
+            running = [await start(folder, loop) for loop in (*LOOPS, "asyncio")]
             printed = {(await process.communicate())[0].strip().decode() for process in running}
             assert printed == {(await load_key(AUTO, folder, create=False)).id.hex()}
 

@@ -1,0 +1,18 @@
+"""What is not in a folder of its own kind runs on the event loop that daemons run on."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from bearerd.daemon import new_event_loop
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """uvloop; asyncio's own where there is no other."""
+    return {"daemon": new_event_loop}
+
+
+def pytest_report_header() -> str:
+    """Which of them it is."""
+    loop = new_event_loop()
+    loop.close()
+    return f"event loop: {type(loop).__module__}"
