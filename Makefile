@@ -1,34 +1,45 @@
 # Two commands do all set-up on a fresh machine: `make run` and `make test`.
 # Everything is installed below this folder (.venv, node_modules); Debian packages only by root, and only if missing.
+# Another Python beside the first: make PYTHON=python3.13 VENV=.venv-3.13 test
 
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PEERS := tests/peers/oidc
 BENCH := tests/bench/peers
+ALONE = $(BIN)/python -m pytest -m "alone and not soak"
+# Tests wait more than they compute, so one process more than there are processors.
+TOGETHER = $(BIN)/python -m pytest -m "not alone and not soak" --dist worksteal -n $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint format bench clean
+.PHONY: help run test plain soak lint format bench clean
 
 help:  ## show what there is to make
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-run: .make/runtime  ## run bearerd, on the embedded demo when there is no configuration
+run: $(VENV)/.runtime  ## run bearerd, on the embedded demo when there is no configuration
 	@exec $(BIN)/bearerd run --or-demo
 
-test: .make/dev .make/peers  ## run all tests, with their coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+test: $(VENV)/.dev .make/peers  ## run all tests, with their coverage
+	$(ALONE) --cov --cov-report= --cov-fail-under=0
+	$(TOGETHER) --cov --cov-append --cov-report=term
 
-soak: .make/dev .make/peers  ## run the tests that take long
+plain: export PYTHONPATH = tests/asyncio_only
+plain: $(VENV)/.dev .make/peers  ## run all tests without uvloop, on asyncio's own event loop
+	$(ALONE)
+	$(TOGETHER)
+
+soak: $(VENV)/.dev .make/peers  ## run the tests that take long
 	$(BIN)/python -m pytest -m soak --timeout=1200
 
-lint: .make/dev  ## check style, types and the direction of imports
+lint: $(VENV)/.dev  ## check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-format: .make/dev  ## put the code in form
+format: $(VENV)/.dev  ## put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -36,23 +47,23 @@ bench: .make/bench  ## measure bearerd beside nginx, Envoy, Go and others, in on
 	@PATH="$(CURDIR)/.make/bench-venv/bin:$$PATH" PYTHONPATH=tests $(BIN)/python -m bench $(PROXIES)
 
 clean:  ## remove what was installed and made
-	rm -rf .venv .make $(PEERS)/node_modules $(BENCH)/node_modules build dist .coverage* .hypothesis .*_cache
+	rm -rf .venv* .make $(PEERS)/node_modules $(BENCH)/node_modules build dist .coverage* .hypothesis .*_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "bearerd needs Python 3.11 or newer: make PYTHON=python3.12 run" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 
-.make/runtime: .ci/requirements/runtime.txt pyproject.toml | $(BIN)/python
+$(VENV)/.runtime: .ci/requirements/runtime.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --require-hashes -r $<
 	$(PIP) install --no-deps --no-build-isolation --editable .
-	@mkdir -p .make && touch $@
+	@touch $@
 
-.make/dev: .ci/requirements/dev.txt .make/runtime
+$(VENV)/.dev: .ci/requirements/dev.txt $(VENV)/.runtime
 	$(PIP) install --require-hashes -r $<
 	@touch $@
 
-.make/bench: .ci/requirements/bench.txt $(BENCH)/package-lock.json .make/dev
+.make/bench: .ci/requirements/bench.txt $(BENCH)/package-lock.json $(VENV)/.dev
 	@.ci/need nginx wrk node npm go
 	$(BIN)/python -m venv .make/bench-venv
 	.make/bench-venv/bin/pip --disable-pip-version-check --quiet install --require-hashes -r $<

@@ -116,6 +116,7 @@ async def test_the_openai_sdk_streams_a_completion_with_a_dummy_key(tmp_path: Pa
         assert b"dummy" not in b"".join(value for call in api.calls for _, value in call.raw_headers)
 
 
+@pytest.mark.alone
 async def test_a_thousand_calls_on_a_cold_start_cost_one_token_request(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:

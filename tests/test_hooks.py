@@ -133,6 +133,7 @@ async def test_no_program_no_run() -> None:
         assert not made._runs
 
 
+@pytest.mark.alone
 async def test_calls_are_refused_at_once_and_one_program_is_run(tmp_path: Path) -> None:
     """A hundred calls a second to an account that nobody has logged in to."""
     file = tmp_path / "told"

@@ -176,6 +176,7 @@ async def start_s() -> float:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
+@pytest.mark.alone
 async def test_the_next_process_goes_on(point: Point, scenario: str, tmp_path: Path) -> None:
     async with OidcPeer() as peer:
         login, following = await kill_at(point, scenario, tmp_path / "login", peer)
@@ -186,6 +187,7 @@ async def test_the_next_process_goes_on(point: Point, scenario: str, tmp_path: P
             assert await judge(point, await login.token(), peer) == "token"
 
 
+@pytest.mark.alone
 async def test_who_waits_for_the_lock_goes_on_at_once(tmp_path: Path) -> None:
     """The holder is killed from outside while it waits for a reply; the server had done nothing yet."""
     async with OidcPeer() as peer:

@@ -176,6 +176,7 @@ async def lack(folder: Path, http: aiohttp.ClientSession, seconds: float) -> Non
         assert (folder / "hooked").read_text().count("\n") == 1
 
 
+@pytest.mark.alone
 async def test_calls_without_a_login_are_refused_at_once(tmp_path: Path, http: aiohttp.ClientSession) -> None:
     await lack(tmp_path, http, 8)
 
