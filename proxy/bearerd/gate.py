@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import Final, cast
 
 import structlog
-from aiohttp import StreamReader, web
+from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import RawRequestMessage
@@ -19,6 +19,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo, _RequestHandler
 
 from bearerd.core.configuration import Limits
+from bearerd.core.headers import nominated
 from bearerd.core.limits import (
     FIELD_LIMIT,
     FIELDS,
@@ -121,7 +122,14 @@ class Gate(web.Server):
         task: "asyncio.Task[None]",
     ) -> web.BaseRequest:
         protocol.taken = payload  # type: ignore[attr-defined]  # a `Client`, always
+        if message.version < HttpVersion11 and not message.should_close:
+            message = _believe_connection(message)
         return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
+
+
+def _believe_connection(message: RawRequestMessage) -> RawRequestMessage:
+    """The parser takes Proxy-Connection for Connection too, and an HTTP/1.0 client would wait for the end (RFC 9112 C.2.2)."""
+    return message._replace(should_close=b"keep-alive" not in nominated(message.raw_headers))
 
 
 class _Part(Enum):

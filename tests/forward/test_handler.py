@@ -386,6 +386,14 @@ async def test_an_old_client_that_keeps_its_connection() -> None:
             await client.exactly(OK + b"Content-Length: 2\r\nConnection: keep-alive\r\n\r\nhi")
 
 
+async def test_an_old_client_behind_a_proxy_does_not_wait_for_the_end() -> None:
+    """Its own end-to-end connection is what a blind proxy passes on in Proxy-Connection (RFC 9112 section C.2.2)."""
+    async with pair([serve(HI)]) as (client, _):
+        client.write("GET / HTTP/1.0", "Proxy-Connection: keep-alive")
+        await client.exactly(OK + b"Content-Length: 2\r\nConnection: close\r\n\r\nhi")
+        assert await client.rest() == b""
+
+
 @pytest.mark.parametrize(
     ("method", "raw"),
     [
