@@ -10,7 +10,7 @@ from faults import reply, request_size
 _PIECE: Final = 65536
 
 Answer = Callable[[bytes], bytes]
-"""The raw answer to a raw request. One without a framing, or that says so, ends the connection."""
+"""The raw answer to a raw request; HEAD gets its head. One without a framing, or that says so, ends the connection."""
 
 
 def say_hi(request: bytes) -> bytes:
@@ -86,6 +86,8 @@ class Recorder:
             del unread[:size]
             self.requests.append(request)
             answer = self.answer(request)
+            if request.startswith(b"HEAD "):
+                answer = answer[: answer.index(b"\r\n\r\n") + 4]
             writer.write(answer)
             await writer.drain()
             if _ends_connection(answer, request):
