@@ -22,13 +22,14 @@ class Recorder:
     """Answers on as many connections as it gets, each for as long as the other side likes.
 
     `requests` are the whole ones, raw, in the order of their ends; `fragments` is what came of others before a
-    connection ended; `connections` is how many there have been, and `open` how many there are.
+    connection ended, and `broken` is set then; `connections` is how many there have been, and `open` how many there are.
     """
 
     def __init__(self, answer: Answer = say_hi) -> None:
         self.answer = answer
         self.requests: list[bytes] = []
         self.fragments: list[bytes] = []
+        self.broken = asyncio.Event()
         self.connections = 0
         self.open = 0
         self.port = 0
@@ -70,6 +71,7 @@ class Recorder:
         finally:
             if unread:
                 self.fragments.append(bytes(unread))
+                self.broken.set()
             self.open -= 1
             writer.close()
 

@@ -1,11 +1,13 @@
-"""Peers on real sockets for what connecting is about: a server that speaks TLS, and a proxy that opens tunnels."""
+"""Peers on real sockets: a server that speaks TLS, a proxy that opens tunnels, and one that breaks what passes through it."""
 
 import asyncio
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 _LIMIT: Final = 65536
@@ -156,3 +158,158 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(_LIMIT):
         writer.write(data)
         await writer.drain()
+
+
+# ---------------------------------------------------------------- a proxy that breaks what passes through it
+
+
+@dataclass(slots=True)
+class Passage:
+    """Both ends of a connection through a `FaultProxy`: the near one is the client's, the far one the server's. `done` is
+    set when its fault has happened or goes on.
+    """
+
+    near_reader: asyncio.StreamReader
+    near: asyncio.StreamWriter
+    far_reader: asyncio.StreamReader
+    far: asyncio.StreamWriter
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Act = Callable[[Passage], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`act` when `at` bytes have passed on one connection: of answers, or with `up` of requests.
+
+    Before that they pass as they are, `pause_s` earlier than `act`, so that they have arrived. Those that come after it
+    pass too, unless it has ended the connection.
+    """
+
+    at: int
+    act: Act
+    up: bool = False
+    pause_s: float = 0.05
+
+
+class FaultProxy(_Server):
+    """A TCP proxy to a port of 127.0.0.1. The first connections have `faults`, one each or None; all others none."""
+
+    def __init__(self, port: int, *faults: Fault | None) -> None:
+        super().__init__()
+        self._to = port
+        self.faults = list(faults)
+        self.passages: list[Passage] = []
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        fault = self.faults[self.connections - 1] if self.connections <= len(self.faults) else None
+        passage = Passage(reader, writer, *await asyncio.open_connection("127.0.0.1", self._to))
+        self.passages.append(passage)
+        ways = [
+            asyncio.create_task(
+                self._pass(passage, fault if fault is not None and fault.up is up else None, up=up)
+            )
+            for up in (True, False)
+        ]
+        try:
+            await asyncio.wait(ways)
+        finally:
+            passage.far.transport.abort()
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+
+    async def _pass(self, passage: Passage, fault: Fault | None, *, up: bool) -> None:
+        reader = passage.near_reader if up else passage.far_reader
+        writer = passage.far if up else passage.near
+        try:
+            if fault is not None:
+                held = await _pass_until(fault.at, reader, writer)
+                await asyncio.sleep(fault.pause_s)
+                try:
+                    await fault.act(passage)
+                finally:
+                    passage.done.set()
+                writer.write(held)
+            await _copy(reader, writer)
+            writer.write_eof()
+        except (OSError, RuntimeError, asyncio.IncompleteReadError):
+            passage.near.transport.abort()
+            passage.far.transport.abort()
+
+
+async def _pass_until(left: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """Pass so many bytes. With none to pass, wait for the first one and return it: a fault is one of a connection in use."""
+    if left == 0:
+        return await reader.readexactly(1)
+    while left:
+        data = await reader.read(min(left, _LIMIT))
+        if not data:
+            raise ConnectionResetError
+        writer.write(data)
+        await writer.drain()
+        left -= len(data)
+    return b""
+
+
+async def rst(passage: Passage) -> None:
+    """End with RST on the near side."""
+    sock = passage.near.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    passage.near.transport.abort()
+    raise ConnectionResetError
+
+
+async def fin(passage: Passage) -> None:
+    """End in order, in both directions."""
+    passage.near.close()
+    raise ConnectionResetError
+
+
+async def say_no_more(passage: Passage) -> None:
+    """Half-close: whatever the far side still says is dropped."""
+    passage.near.write_eof()
+    passage.done.set()
+    while await passage.far_reader.read(_LIMIT):
+        pass
+
+
+async def fall_silent(passage: Passage) -> None:
+    """A black hole: nothing passes any more, in either direction, and nobody is told."""
+    passage.near.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's has it
+    passage.done.set()
+    await asyncio.Event().wait()
+
+
+def lag(seconds: float) -> Act:
+    return lambda _: asyncio.sleep(seconds)
+
+
+def after(seconds: float, act: Act) -> Act:
+    async def late(passage: Passage) -> None:
+        await asyncio.sleep(seconds)
+        await act(passage)
+
+    return late
+
+
+def insert(data: bytes) -> Act:
+    async def act(passage: Passage) -> None:
+        passage.near.write(data)
+
+    return act
+
+
+def in_pieces(size: int) -> Act:
+    """Whatever comes from now on, `size` bytes at a time."""
+
+    async def act(passage: Passage) -> None:
+        passage.near.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        passage.done.set()
+        while data := await passage.far_reader.read(size):
+            passage.near.write(data)
+            await passage.near.drain()
+            await asyncio.sleep(0)
+
+    return act
