@@ -25,8 +25,10 @@ LENGTH: Final = HEAD + b"0123456789"
 CHUNKS: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n"
 END: Final = b"HTTP/1.1 200 OK\r\n\r\n0123456789"
 BODY: Final = b"0123456789"
-Got = Literal["whole", "cut", 502, 504]
-"""What a client gets: all of an answer, one that is cut off with a reset, or a problem."""
+Got = Literal["whole", "cut", 502, 504, "short", "nothing"]
+"""What a client gets: all of an answer, one that is cut off with a reset, or a problem. No row wants the last two: an answer
+that ends in order before its end, and none at all.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,10 @@ class Network:
                 got = await read_response(reader, method)
         except ConnectionResetError:
             return "cut"
+        except asyncio.IncompleteReadError:
+            return "short"
+        except TimeoutError:
+            return "nothing"
         finally:
             writer.transport.abort()
         status = int(got.start.split()[1])
