@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from bearerd.core.accounts import Account, CommandSource, Source, StaticSource
 from bearerd.core.configuration import Configuration, Limits, Listen
+from bearerd.core.field_rules import DEFAULT_RULES, FieldRules
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import DIRECT, Way, parse_route, sort_routes
 from bearerd.core.upgrades import WEBSOCKET
@@ -32,6 +33,7 @@ async def running(
     upgrades: frozenset[bytes] = WEBSOCKET,
     way: Way = DIRECT,
     response_idle_s: float | None = None,
+    fields: FieldRules = DEFAULT_RULES,
 ) -> AsyncIterator[Daemon]:
     """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
     routes = [
@@ -41,6 +43,7 @@ async def running(
             upgrades=upgrades,
             way=way,
             response_idle_s=response_idle_s,
+            fields=fields,
         )
         for n, url in enumerate(upstreams)
     ]
@@ -59,10 +62,17 @@ async def running(
         await daemon.stop(0.2)
 
 
+class Listening(Protocol):
+    """What of a daemon its clients know."""
+
+    @property
+    def port(self) -> int: ...
+
+
 class Client:
     """One raw connection to the daemon."""
 
-    def __init__(self, daemon: Daemon, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, daemon: Listening, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.host = f"localhost:{daemon.port}"
         self.reader = reader
         self.writer = writer
@@ -99,7 +109,7 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(daemon: Daemon, *, limit: int = 1 << 16) -> AsyncIterator[Client]:
+async def connected(daemon: Listening, *, limit: int = 1 << 16) -> AsyncIterator[Client]:
     """`limit` is how much the client takes, twice over, that the test has not read."""
     reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port, limit=limit)
     try:
@@ -123,11 +133,12 @@ async def pair(
     source: Source = STATIC,
     limits: Limits | None = None,
     upgrades: frozenset[bytes] = WEBSOCKET,
+    fields: FieldRules = DEFAULT_RULES,
 ) -> AsyncIterator[tuple[Client, FaultServer]]:
     """A client connected to a daemon before an upstream that plays `scripts`; see `kept`."""
     async with (
         FaultServer(*scripts) as server,
-        running(server.url + base, source=source, limits=limits, upgrades=upgrades) as daemon,
+        running(server.url + base, source=source, limits=limits, upgrades=upgrades, fields=fields) as daemon,
         connected(daemon) as client,
     ):
         if kept.get():

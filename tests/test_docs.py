@@ -139,6 +139,7 @@ DEFAULTS = [
     *(
         "port",
         "hosts",
+        "credential",
         "cookies",
         "query_token",
         "upgrades",

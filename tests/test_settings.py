@@ -21,6 +21,7 @@ from bearerd.core.accounts import (
     StaticSource,
 )
 from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
+from bearerd.core.field_rules import Credential
 from bearerd.core.redaction import MASK, Secret
 from bearerd.core.targets import DIRECT, Origin, Proxy, Tls, Way, parse_route
 from bearerd.errors import ConfigError, NotConfigured
@@ -301,6 +302,34 @@ def test_a_limit_that_is_no_time(folder: Path, key: str) -> None:
     for written in ("0", '"never"', "-1"):
         refusal = refuse(folder, STATIC + ROOT + f"[limits]\n{key} = {written}\n")
         assert refusal.startswith(f"limits.{key}: is not a duration")
+
+
+def test_where_the_token_of_a_route_goes(folder: Path) -> None:
+    def credential(more: str, environ: dict[str, str] | None = None) -> Credential | None:
+        return configure(folder, STATIC + ROOT + more, environ or {}).routes[0].fields.credential
+
+    basic = "Authorization: Basic {base64:me:{token}}"
+    assert credential("") == Credential()
+    assert credential('credential = "X-Api-Key: {token}"\n') == Credential(b"X-Api-Key", b"")
+    assert credential("", {"BEARERD_ROUTES__/__CREDENTIAL": basic}) == Credential(
+        before=b"Basic ", encoded=(b"me:", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("", "is empty; give it a value or take it out"),
+        ("Bearer {token}", 'is not a field; write it like "Authorization: Bearer {token}"'),
+        (
+            "Host: {token}",
+            "Host cannot carry a token; name another field, such as Authorization or X-Api-Key",
+        ),
+    ],
+)
+def test_where_the_token_cannot_go(folder: Path, written: str, problem: str) -> None:
+    text = STATIC + ROOT + f'credential = "{written}"\n'
+    assert refuse(folder, text) == f'routes."/".credential: {problem}'
 
 
 def test_a_route_without_cookies(folder: Path) -> None:

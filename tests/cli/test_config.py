@@ -175,6 +175,8 @@ LEAKS = {
     "key in a list": GOOD.replace(f'"{KEY}"', f'["{KEY}"]'),
     "key of another source": GOOD.replace("key_secret =", 'key_source = "keychain"\nkey_secret ='),
     "key without a vault": GOOD.replace("key_secret =", 'kind = "memory"\nkey_secret ='),
+    "token in a credential": GOOD + 'credential = "X-Api-Key: canary-7"\n',
+    "token before a credential": GOOD + 'credential = "canary-7 {token}"\n',
     "secret in a query": GOOD.replace("/v1", "/v1?key=canary"),
 }
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bearerd.core.field_rules import DEFAULT_RULES, Credential, FieldRules, build_rules
 from bearerd.core.fields import Fields as Indexed
 from bearerd.core.headers import (
     LAST_CHUNK,
@@ -54,15 +55,17 @@ def send(
     framing: tuple[bytes, bytes] | None = None,
     cookies: bool = True,
     upgrade: bytes | None = None,
+    rules: FieldRules = DEFAULT_RULES,
 ) -> list[tuple[bytes, bytes]]:
     return request_headers(
         headers,
         authority=b"api.test",
         via=b"1.1 us",
         framing=framing,
-        authorization=OURS[1],
+        token=b"ours",
         cookies=cookies,
         upgrade=upgrade,
+        rules=rules,
     )
 
 
@@ -385,11 +388,21 @@ def test_what_asks_for_another_protocol_is_ours() -> None:
     ]
 
 
+RULES = st.sampled_from(
+    [
+        DEFAULT_RULES,
+        build_rules(Credential(b"X-Hop", b"100%b ", b" %s")),
+        build_rules(Credential(b"Authorization", b"Basic ", encoded=(b"me:", b""))),
+    ]
+)
+
+
 @given(
     HEADERS,
     st.booleans(),
     st.sampled_from([None, (b"Content-Length", b"3")]),
     st.sampled_from([None, b"websocket"]),
+    RULES,
 )
 @settings(max_examples=300, deadline=None)
 def test_what_is_written_by_template_is_the_same(
@@ -397,18 +410,19 @@ def test_what_is_written_by_template_is_the_same(
     cookies: bool,
     framing: tuple[bytes, bytes] | None,
     upgrade: bytes | None,
+    rules: FieldRules,
 ) -> None:
-    heads = RequestHeads(b"api.test", cookies=cookies)
+    heads = RequestHeads(b"api.test", cookies=cookies, rules=rules)
     for _ in range(2):  # one that is new, and one that is known
         head = heads.build(
             b"GET / HTTP/1.1",
             Indexed(tuple(headers)),
             via=b"1.1 us",
             framing=framing,
-            authorization=OURS[1],
+            token=b"ours",
             upgrade=upgrade,
         )
-        fields = send(*headers, framing=framing, cookies=cookies, upgrade=upgrade)
+        fields = send(*headers, framing=framing, cookies=cookies, upgrade=upgrade, rules=rules)
         assert head == build_head(b"GET / HTTP/1.1", fields)
 
 

@@ -7,35 +7,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
+from bearerd.core.field_rules import DEFAULT_RULES, HOP_BY_HOP, FieldRules
 from bearerd.core.fields import Fields, Templates
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 Rewrite = Callable[[bytes, bytes], bytes | None]  # of a field's lower-case name and its value; None drops it
 
-HOP_BY_HOP: Final = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"http2-settings",
-    }
-)
-# Ours to set, or about the client's way to us: never passed on from a client. Many frameworks read an underscore
-# as a hyphen, so every spelling of these goes.
-_REQUEST_DROPPED: Final = HOP_BY_HOP | frozenset(
-    {
-        b"authorization",
-        b"proxy-authorization",
-        b"host",
-        b"content-length",
-        b"expect",
-        b"forwarded",
-    }
-)
 OWN_COOKIES: Final = b"bearerd_"  # how the names of our pages' cookies begin
 DROPPED: Final = HOP_BY_HOP | {b"alt-svc", b"proxy-authenticate"}  # of a response; and `_CORS`
 _CORS: Final = b"access-control-"
@@ -62,20 +39,22 @@ def request_headers(
     authority: bytes,
     via: bytes,
     framing: tuple[bytes, bytes] | None,
-    authorization: bytes,
+    token: bytes,
     cookies: bool,
     upgrade: bytes | None = None,
+    rules: FieldRules = DEFAULT_RULES,
 ) -> list[tuple[bytes, bytes]]:
-    """What goes upstream: Host first, the client's fields, Via, and one Authorization, ours, last.
+    """What goes upstream: Host first, the client's fields, Via, and one credential, ours, last.
 
     `framing` is the Content-Length or Transfer-Encoding of the body as we send it: regenerated, never relayed.
     `cookies` says whether the client's are sent; those of our own pages never are. `upgrade` is what is asked for.
+    `rules` say which fields stay here, and where `token` goes.
     """
     dropped = nominated(headers) if cookies else nominated(headers) | {b"cookie"}
     kept = [(b"Host", authority)]
     for name, value in headers:
         lower = name.lower()
-        if _drops_request_field(lower, dropped):
+        if lower in dropped or rules.drops(lower):
             continue
         passed = strip_own_cookies(value) if lower == b"cookie" and OWN_COOKIES in value else value
         if passed or not value:
@@ -85,18 +64,26 @@ def request_headers(
         kept.append(framing)
     if upgrade is not None:
         kept += switching_fields(upgrade)
-    kept.append((b"Authorization", authorization))
+    kept.append(rules.credential.field(token))
     return kept
 
 
 class RequestHeads:
     """Writes heads for one upstream as `request_headers` has them, most of them by a template."""
 
-    def __init__(self, authority: bytes, *, cookies: bool) -> None:
+    def __init__(self, authority: bytes, *, cookies: bool, rules: FieldRules = DEFAULT_RULES) -> None:
         self._authority = authority
         self._cookies = cookies
+        self._rules = rules
         dropped = frozenset() if cookies else frozenset({b"cookie"})
-        self._templates = Templates(lambda name: _drops_request_field(name, dropped))
+        self._templates = Templates(lambda name: name in dropped or rules.drops(name))
+        credential = rules.credential
+        self._encode = None if credential.encoded is None else credential.encode
+        self._text = b"%%b\r\nHost: %b\r\n%%bVia: %%b\r\n%%b%b%%b%b\r\n\r\n" % (
+            _escape(authority),
+            _escape(credential.name + b": " + credential.before),
+            _escape(credential.after),
+        )
 
     def build(
         self,
@@ -105,28 +92,23 @@ class RequestHeads:
         *,
         via: bytes,
         framing: tuple[bytes, bytes] | None,
-        authorization: bytes,
+        token: bytes,
         upgrade: bytes | None = None,
     ) -> bytes:
         """The head in wire form. The arguments are those of `request_headers`."""
         if upgrade is None and self._is_plain(fields):
             length = b"" if framing is None else b"%b: %b\r\n" % framing
-            return b"%b\r\nHost: %b\r\n%bVia: %b\r\n%bAuthorization: %b\r\n\r\n" % (
-                start_line,
-                self._authority,
-                self._templates.fill(fields),
-                via,
-                length,
-                authorization,
-            )
+            carried = token if self._encode is None else self._encode(token)
+            return self._text % (start_line, self._templates.fill(fields), via, length, carried)
         headers = request_headers(
             fields.headers,
             authority=self._authority,
             via=via,
             framing=framing,
-            authorization=authorization,
+            token=token,
             cookies=self._cookies,
             upgrade=upgrade,
+            rules=self._rules,
         )
         return build_head(start_line, headers)
 
@@ -136,6 +118,10 @@ class RequestHeads:
         if b"connection" in places and _nominates(fields):
             return False
         return b"cookie" not in places or not any(OWN_COOKIES in value for value in fields.every(b"cookie"))
+
+
+def _escape(text: bytes) -> bytes:
+    return text.replace(b"%", b"%%")
 
 
 def _nominates(fields: Fields) -> bool:
@@ -175,11 +161,6 @@ def cookie(headers: RawHeaders, name: str) -> str | None:
                 if pair.strip().startswith(start):
                     return pair.strip()[len(start) :].decode("latin-1")
     return None
-
-
-def _drops_request_field(name: bytes, dropped: frozenset[bytes]) -> bool:
-    alias = name.replace(b"_", b"-")
-    return name in dropped or alias in _REQUEST_DROPPED or alias.startswith(b"x-forwarded-")
 
 
 def response_headers(

@@ -11,6 +11,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from bearerd.core.field_rules import DEFAULT_RULES, FieldRules
 from bearerd.core.redaction import Secret
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -95,7 +96,8 @@ class Route:
     that `bearerd exec` sets, each with the path that its value has after the prefix. `cookies` pass if they may, and so
     does a call with a token of the client's in its query (`query_token`).
     An upstream that is silent for `response_idle_s` seconds is given up.
-    `upgrades` are the protocols, in lower case, that a client may switch its connection to.
+    `upgrades` are the protocols, in lower case, that a client may switch its connection to. `fields` says where
+    the token goes, and which of a client's fields stay here.
     """
 
     prefix: bytes
@@ -108,6 +110,7 @@ class Route:
     way: Way = DIRECT
     response_idle_s: float | None = None
     upgrades: frozenset[bytes] = frozenset({b"websocket"})
+    fields: FieldRules = DEFAULT_RULES
 
     @property
     def name(self) -> str:

@@ -23,7 +23,9 @@ class Lane:
         self.manager = manager
         self.shelf = pool.shelf(route.origin, route.way)
         self._routes = routes
-        self._heads = RequestHeads(route.origin.authority.encode("ascii"), cookies=route.cookies)
+        self._heads = RequestHeads(
+            route.origin.authority.encode("ascii"), cookies=route.cookies, rules=route.fields
+        )
 
     def build_head(  # what a head is made of
         self,
@@ -45,7 +47,7 @@ class Lane:
             fields,
             via=via,
             framing=framing,
-            authorization=b"Bearer " + token.access_token.reveal().encode("ascii"),
+            token=token.access_token.reveal().encode("ascii"),
             upgrade=upgrade,
         )
 

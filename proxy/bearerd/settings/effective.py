@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from bearerd.core.accounts import Account, OAuthSource
 from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
+from bearerd.core.field_rules import build_rules, parse_credential
 from bearerd.core.redaction import MASK, Secret
 from bearerd.core.targets import DIRECT, Proxy, Route, Way, parse_origin, parse_route, sort_routes
 from bearerd.settings.accounts import KEYS, build_account, check_account, settle
@@ -222,6 +223,7 @@ def _build_route(prefix: str, table: RouteTable) -> Route:
         query_token=table.query_token,
         upgrades=frozenset(protocol.encode() for protocol in table.upgrades),
         response_idle_s=table.response_idle,
+        fields=build_rules(parse_credential(table.credential)),
     )
 
 

@@ -16,6 +16,7 @@ from bearerd.settings.values import (
     parse_access_token,
     parse_argv,
     parse_authority,
+    parse_credential_text,
     parse_duration,
     parse_endpoint,
     parse_error_code,
@@ -106,6 +107,7 @@ class RouteTable(Table):
     upstream: Annotated[Text, AfterValidator(parse_upstream)]
     account: Text | None = None
     exec_env: list[Annotated[str, AfterValidator(parse_variable)]] = []
+    credential: Annotated[Text, AfterValidator(parse_credential_text)] = "Authorization: Bearer {token}"
     cookies: bool = True
     query_token: bool = False
     upgrades: list[Annotated[str, AfterValidator(parse_protocol)]] = ["websocket"]

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from bearerd.core.field_rules import parse_credential
 from bearerd.core.grants import parse_token
 from bearerd.core.metadata import check_browser_url, check_endpoint
 from bearerd.core.redaction import Secret
@@ -185,6 +186,12 @@ def parse_protocol(value: str) -> str:
     if protocol.partition("/")[0] in _NEVER:
         raise ValueError("would carry calls past bearerd, without a token; take it out")
     return protocol
+
+
+def parse_credential_text(value: str) -> str:
+    """A route's credential, as it is written."""
+    parse_credential(value)
+    return value
 
 
 def parse_variable(value: str) -> str:

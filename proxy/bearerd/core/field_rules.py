@@ -1,0 +1,130 @@
+"""What a route does to the fields of requests: where its credential goes, and which of the client's stay here.
+
+All of it is said of names, and once, when the route is made. Values enter only when a call is sent.
+"""
+
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import Final
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+# Ours to make, or about the client's way to us.
+_OURS: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"forwarded"}
+_CREDENTIALS: Final = frozenset({b"authorization", b"proxy-authorization"})
+_FAMILIES: Final = (b"x-forwarded-",)  # names that begin like this go as those above do
+# What no setting may name, for it would not be bearerd's any more, or no credential.
+_RESERVED: Final = _OURS | {b"cookie", b"max-forwards", b"via"}
+_NO_CREDENTIALS: Final = (*_FAMILIES, b"access-control-", b"content-", b"sec-")
+
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.1
+_VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_TEMPLATE: Final = re.compile(
+    r"(?P<before>[^{}]*)"
+    r"(?:\{token\}|\{base64:(?P<inner>[^{}]*)\{token\}(?P<rest>[^{}]*)\})"
+    r"(?P<after>[^{}]*)"
+)
+_BAD_FIELD: Final = 'is not a field; write it like "Authorization: Bearer {token}"'
+_BAD_TEMPLATE: Final = (
+    'must have {token} in its value once; write it like "Authorization: Bearer {token}", '
+    'or for Basic "Authorization: Basic {base64:user:{token}}"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """The field that carries the token: its name, and what its value has before and after the token.
+
+    With `encoded` the token stands between these two texts, and base64 is what they make together: a user name and a
+    colon before it is Basic (RFC 7617 section 2).
+    """
+
+    name: bytes = b"Authorization"
+    before: bytes = b"Bearer "
+    after: bytes = b""
+    encoded: tuple[bytes, bytes] | None = None
+
+    def field(self, token: bytes) -> tuple[bytes, bytes]:
+        """The field with `token` in it. It is a secret, whatever its name."""
+        return self.name, self.before + self.encode(token) + self.after
+
+    def encode(self, token: bytes) -> bytes:
+        """What stands for `token` between `before` and `after`."""
+        return token if self.encoded is None else b64encode(self.encoded[0] + token + self.encoded[1])
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRules:
+    """`credential` is set last. `dropped` are canonical names, `families` beginnings of them: a client's stay here."""
+
+    credential: Credential
+    dropped: frozenset[bytes]
+    families: tuple[bytes, ...] = _FAMILIES
+
+    def drops(self, name: bytes) -> bool:
+        """Whether a client's field of this name (lower case) stays here, whatever else Connection names.
+
+        Many frameworks read an underscore as a hyphen, so every spelling goes.
+        """
+        name = name.replace(b"_", b"-")
+        return name in self.dropped or name.startswith(self.families)
+
+
+def build_rules(credential: Credential = Credential()) -> FieldRules:
+    """The rules of a route."""
+    return FieldRules(credential, _OURS | _CREDENTIALS | {canonical(credential.name)})
+
+
+def canonical(name: bytes) -> bytes:
+    """The one name that all spellings of a field's name stand for."""
+    return name.lower().replace(b"_", b"-")
+
+
+def parse_credential(text: str) -> Credential:
+    """From ``Name: value`` with one ``{token}`` or ``{base64:text{token}text}`` in the value.
+
+    Raises ValueError with a reason that names the cure and never the text: somebody may have put a token there.
+    """
+    name, colon, value = text.partition(":")
+    value = value.strip(" ")
+    if not colon or not _NAME.fullmatch(name):
+        raise ValueError(_BAD_FIELD)
+    check_credential_name(name)
+    if not _VALUE.fullmatch(value):
+        raise ValueError("has a value with something other than printable ASCII in it; take that out")
+    found = _TEMPLATE.fullmatch(value)
+    if found is None:
+        raise ValueError(_BAD_TEMPLATE)
+    before, inner, rest, after = (
+        None if part is None else part.encode("ascii")
+        for part in found.group("before", "inner", "rest", "after")
+    )
+    return Credential(
+        name.encode("ascii"),
+        before or b"",
+        after or b"",
+        None if inner is None or rest is None else (inner, rest),
+    )
+
+
+def check_credential_name(name: str) -> None:
+    """Raises ValueError for a field that is bearerd's own to make, or that means something else than a credential."""
+    plain = canonical(name.encode("ascii"))
+    if plain in _RESERVED or plain.startswith(_NO_CREDENTIALS):
+        raise ValueError(
+            f"{name} cannot carry a token; name another field, such as Authorization or X-Api-Key"
+        )
+
+
+DEFAULT_RULES: Final = build_rules()
