@@ -140,6 +140,7 @@ DEFAULTS = [
         "port",
         "hosts",
         "credential",
+        "inject",
         "cookies",
         "query_token",
         "upgrades",

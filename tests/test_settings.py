@@ -332,6 +332,15 @@ def test_where_the_token_cannot_go(folder: Path, written: str, problem: str) -> 
     assert refuse(folder, text) == f'routes."/".credential: {problem}'
 
 
+def test_whether_a_clients_own_credential_passes(folder: Path) -> None:
+    assert configure(folder, STATIC + ROOT).routes[0].fields.own is None
+    assert configure(folder, STATIC + ROOT + 'inject = "force"\n').routes[0].fields.own is None
+    assert configure(folder, STATIC + ROOT + 'inject = "if-absent"\n').routes[0].fields.own is not None
+    assert refuse(folder, STATIC + ROOT + 'inject = "if-absnt"\n') == (
+        "routes.\"/\".inject: is not one of force, if-absent; did you mean 'if-absent'?"
+    )
+
+
 def test_a_route_without_cookies(folder: Path) -> None:
     assert configure(folder, STATIC + ROOT).routes[0].cookies
     assert not configure(folder, STATIC + ROOT + "cookies = false\n").routes[0].cookies

@@ -20,7 +20,8 @@ from bearerd.cli.exec import (
     build_environment,
     build_variables,
     choose_route,
-    load_variables,
+    find_keyless,
+    load_routes,
     parse_variables,
 )
 from daemons import RunningDaemon
@@ -106,6 +107,25 @@ class TestEnvironment:
         assert found[name] == URL
         assert found.get(key) == value
 
+    def test_no_dummy_key_where_it_would_be_sent_on(self) -> None:
+        """By the route that an address leads to, whichever names it."""
+        routes = [
+            Reached("/", URL),
+            Reached("/own", f"{URL}/own", passes_keys=True),
+            Reached("/own/not", f"{URL}/own/not"),
+        ]
+        variables = {
+            "A_BASE_URL": URL,
+            "B_BASE_URL": f"{URL}/own",
+            "C_BASE_URL": f"{URL}/own/v1",
+            "D_BASE_URL": f"{URL}/own/not/v1",
+            "E_BASE_URL": f"{URL}/owner",
+        }
+        keyless = find_keyless(routes, variables)
+        assert keyless == {"B_BASE_URL", "C_BASE_URL"}
+        found = build_environment({}, variables, keyless)
+        assert {name for name in found if name.endswith("_KEY")} == {"A_API_KEY", "D_API_KEY", "E_API_KEY"}
+
     def test_what_is_there_stays_and_what_is_set_wins(self) -> None:
         assert build_environment({"HOME": "/h", "X": "old"}, {"X": "new"}) == {"HOME": "/h", "X": "new"}
 
@@ -127,10 +147,11 @@ class TestEnvironment:
 def test_variables_of_routes_by_their_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo has routes and no configuration."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert load_variables(None, {}) == {}
+    assert load_routes(None, {}) == {}
     file = tmp_path / "x.toml"
     file.write_text(TOML)
-    assert load_variables(file, {}) == {"": (("OPENAI_BASE_URL", "/v1"),), "/other": ()}
+    found = {prefix: route.exec_env for prefix, route in load_routes(file, {}).items()}
+    assert found == {"": (("OPENAI_BASE_URL", "/v1"),), "/other": ()}
 
 
 TOML = """
@@ -141,6 +162,7 @@ upstream = "http://127.0.0.1:9"
 exec_env = ["OPENAI_BASE_URL=/v1"]
 [routes."/other/"]
 upstream = "http://127.0.0.1:9"
+inject = "if-absent"
 """
 
 
@@ -177,11 +199,12 @@ class TestCommand:
             assert found["OPENAI_API_KEY"] == DUMMY
             async with aiohttp.ClientSession() as session, session.get(f"{found[GENERIC]}/-/status") as reply:
                 assert reply.status == 200
-            words = ("/other", "--env", "X_URL=/y", "-c", file, "--", sys.executable, "-c", PRINT)
+            words = ("/other", "--env", "X_BASE_URL=/y", "-c", file, "--", sys.executable, "-c", PRINT)
             _, out, _ = await run(tmp_path, *words)
             found = json.loads(out)
             assert found[GENERIC] == f"{daemon.url}/other"
-            assert found["X_URL"] == f"{daemon.url}/other/y"
+            assert found["X_BASE_URL"] == f"{daemon.url}/other/y"
+            assert "X_API_KEY" not in found, "it would be sent on"
             assert "OPENAI_BASE_URL" not in found
 
     async def test_its_arguments_status_and_signals_are_its_own(self, tmp_path: Path) -> None:

@@ -129,11 +129,17 @@ def test_whatever_the_client_sends_one_credential_leaves(
     fields: list[tuple[bytes, bytes]], written: str
 ) -> None:
     """The client's go in all spellings: the field that carries ours, and Authorization, whichever that is."""
-    rules = build_rules(parse_credential(written))
+    credential = parse_credential(written)
     sent = request_headers(
-        tuple(fields), authority=b"a", via=b"v", framing=None, token=b"ours", cookies=True, rules=rules
+        tuple(fields),
+        authority=b"a",
+        via=b"v",
+        framing=None,
+        token=b"ours",
+        cookies=True,
+        rules=build_rules(credential),
     )
-    assert sent[-1] == rules.credential.field(b"ours")
+    assert sent[-1] == credential.field(b"ours")
     canonical = [name.lower().replace(b"_", b"-") for name, _ in sent[:-1]]
     assert not {b"authorization", b"proxy-authorization", sent[-1][0].lower().replace(b"_", b"-")} & set(
         canonical

@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 
+from bearerd.core.accounts import CommandSource
 from bearerd.core.field_rules import build_rules, parse_credential
 from callers import FRESH, connected, kept, pair, split
 from daemons import RunningDaemon
@@ -97,10 +98,21 @@ async def test_the_token_is_in_no_text_of_ours(tmp_path: Path) -> None:
             [routes."/broken"]
             upstream = "{broken.url}"
             credential = "X-Gateway: {{token}}"
+            [routes."/own"]
+            upstream = "{server.url}"
+            credential = "X-Gateway: {{token}}"
+            inject = "if-absent"
         """
         async with RunningDaemon(tmp_path, toml, tmp_path) as daemon, connected(daemon) as client:
             said = b""
-            lines = ("GET /plain", "GET /basic", "GET /-/status", "GET /broken", "GET /plain?access_token=x")
+            lines = (
+                "GET /plain",
+                "GET /basic",
+                "GET /-/status",
+                "GET /broken",
+                "GET /own",
+                "GET /plain?access_token=x",
+            )
             for line in lines:
                 client.write(f"{line} HTTP/1.1", "X-Gateway: canary-of-client")
                 said += await client.answer()
@@ -108,7 +120,111 @@ async def test_the_token_is_in_no_text_of_ours(tmp_path: Path) -> None:
     encoded = b64encode(b"me:" + token.encode())
     assert any(b"X-Gateway: " + token.encode() in request for request in server.requests)
     assert any(b"X-Gateway: v1." + encoded in request for request in server.requests)
+    assert any(b"X-Gateway: canary-of-client" in request for request in server.requests)
+    assert '"route": "/own", "account": null' in text
     for event in ("request.forwarded", "token.refreshed", "upstream_broken", "token_in_query"):
         assert event in text
     assert "canary" not in text
     assert encoded.decode()[4:20] not in text
+
+
+# ---------------------------------------------------------------- the client's own credential
+
+OWN: Final = build_rules(if_absent=True)
+OWN_KEY: Final = build_rules(parse_credential("X-Api-Key: {token}"), if_absent=True)
+BEFORE_LOGIN: Final = CommandSource(("false",), 5)
+
+
+async def test_a_credential_of_the_clients_own_passes_as_it_is_and_alone() -> None:
+    async with pair([serve(HI)], fields=OWN) as (client, server):
+        client.write("GET / HTTP/1.1", "A: 1", "aUTHORIZATION: Custom  x=\xe9 ,y", "B: 2")
+        await client.exactly(HI)
+    assert sent(server) == [[b"A: 1", b"aUTHORIZATION: Custom  x=\xe9 ,y", b"B: 2"]]
+
+
+async def test_without_one_ours_is_sent() -> None:
+    async with pair([serve(HI)], fields=OWN) as (client, server):
+        client.write("GET / HTTP/1.1", "X-Authorization: Bearer other", "Proxy-Authorization: Basic x")
+        await client.exactly(HI)
+    assert sent(server) == [[b"X-Authorization: Bearer other", b"Authorization: Bearer the-token"]]
+
+
+async def test_only_the_field_that_would_carry_ours_may_be_the_clients_own() -> None:
+    """Authorization stays here all the same, beside a key of the client's and beside ours."""
+    async with pair([serve(HI)], fields=OWN_KEY) as (client, server):
+        client.write("GET / HTTP/1.1", "Authorization: Bearer x", "x-api-key: own")
+        await client.exactly(HI)
+        client.write("GET / HTTP/1.1", "Authorization: Bearer x")
+        await client.exactly(HI)
+    assert sent(server) == [[b"x-api-key: own"], [b"X-Api-Key: the-token"]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        (["X-Api-Key: a", "X-Api-Key: a"], "there is more than one x-api-key field; send one of them"),
+        (["X-Api-Key: a", "x_api_key: b"], "there is more than one x-api-key field; send one of them"),
+        (["X-Api-Key: a", "X-API-KEY:"], "there is more than one x-api-key field; send one of them"),
+        (["X_Api-Key: a"], "a field is called x_api-key; write x-api-key, or leave it out"),
+        (["X-Api-Key:"], "the x-api-key field is empty; give it a value, or leave it out"),
+        (["X-Api-Key: \t "], "the x-api-key field is empty; give it a value, or leave it out"),
+        (
+            ["X-Api-Key: a", "Connection: X-API-key"],
+            "Connection names x-api-key, so it could not go upstream; take it out there",
+        ),
+        (
+            ["X-Api-Key: NTLM TlRMTVNTUAAB"],
+            "Negotiate and NTLM are for a connection, and calls share those; use another scheme",
+        ),
+        (
+            ["X-Api-Key: negotiate"],
+            "Negotiate and NTLM are for a connection, and calls share those; use another scheme",
+        ),
+    ],
+)
+async def test_a_credential_that_is_not_clearly_one_is_refused(fields: list[str], detail: str) -> None:
+    """It is neither passed on nor replaced: nobody calls as somebody else than they think."""
+    async with pair([serve(HI)], fields=OWN_KEY) as (client, server):
+        client.write("POST / HTTP/1.1", *fields, "Content-Length: 2", body=b"ab")
+        status, problem = await client.problem()
+        assert (status, problem["code"], problem["detail"]) == (400, "bad_credential", detail)
+        client.write("GET / HTTP/1.1", "X-Api-Key: own")
+        await client.exactly(HI)
+    assert sent(server) == [[b"X-Api-Key: own"]]
+
+
+async def test_a_401_to_the_clients_own_is_neither_replayed_nor_costs_a_token() -> None:
+    async with pair([serve(NO)], source=FRESH, fields=OWN) as (client, server):
+        client.write("POST / HTTP/1.1", "Authorization: Bearer own", "Content-Length: 2", body=b"ab")
+        await client.exactly(NO)
+        client.write("GET / HTTP/1.1")
+        await client.exactly(NO)
+    credentials = [lines[-1] for lines in sent(server)]
+    assert len(credentials) == 3, "one call, and one with its replay"
+    assert len(set(credentials[1:])) == 2, "the call before cost no token"
+
+
+async def test_an_answer_to_the_clients_own_says_nothing_of_our_token() -> None:
+    """It does not end the pause in which no token is forced for this route."""
+    async with pair([serve(NO, NO, HI, NO)], source=FRESH, fields=OWN) as (client, server):
+        client.write("GET / HTTP/1.1")
+        await client.exactly(NO)
+        client.write("GET / HTTP/1.1", "Authorization: Bearer own")
+        await client.exactly(HI)
+        client.write("GET / HTTP/1.1")
+        await client.exactly(NO)
+    assert len(server.requests) == 4
+
+
+async def test_the_clients_own_needs_no_token_of_ours() -> None:
+    async with pair([serve(HI)], source=BEFORE_LOGIN, fields=OWN) as (client, server):
+        client.write(
+            "POST / HTTP/1.1", "Authorization: Bearer own", "Content-Length: 2", "Expect: 100-continue"
+        )
+        await client.exactly(b"HTTP/1.1 100 Continue\r\n\r\n")
+        client.writer.write(b"ab")
+        await client.exactly(HI)
+        client.write("GET / HTTP/1.1")
+        status, problem = await client.problem()
+        assert (status, problem["code"]) == (503, "token_unavailable")
+    assert sent(server) == [[b"Authorization: Bearer own", b"Content-Length: 2"]]

@@ -6,15 +6,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from bearerd.cli import config_option
 from bearerd.errors import BearerdError, ConfigError, NotConfigured
+
+if TYPE_CHECKING:
+    from bearerd.core.targets import Route
 
 GENERIC: Final = "API_BASE_URL"
 DUMMY: Final = "bearerd"
@@ -29,11 +32,15 @@ _RESTORED: Final = ("SIGPIPE", "SIGXFSZ")
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A route of the running daemon: its prefix, its address, and the variables that are to have it."""
+    """A route of the running daemon: its prefix, its address, and the variables that are to have it.
+
+    `passes_keys` says that a client's own key goes to the API by it.
+    """
 
     prefix: str
     url: str
     variables: tuple[tuple[str, str], ...] = ()
+    passes_keys: bool = False
 
 
 class Exec(click.Command):
@@ -64,14 +71,15 @@ def command(ctx: click.Context, route: str | None, path: Path | None, variables:
 
     They are those that the routes name in exec_env, those of --env, and API_BASE_URL. ROUTE is a route's prefix; it
     may be left out if there is one only, or one for /. A variable such as OPENAI_API_KEY is set to a dummy if it is
-    not there, for many clients do not start without it. The exit status is that of CMD.
+    not there, for many clients do not start without it; not beside a route with inject = "if-absent", which would send
+    it on. The exit status is that of CMD.
     """
     argv: tuple[str, ...] = ctx.meta["bearerd.argv"]
     if not argv or not argv[0]:
         raise click.UsageError("there is no command; write it after two dashes: bearerd exec -- CMD ...")
     routes = list(find_routes(path, os.environ))
     added = build_variables(routes, route, parse_variables(variables))
-    replace_process(argv, build_environment(os.environ, added))
+    replace_process(argv, build_environment(os.environ, added, find_keyless(routes, added)))
 
 
 def parse_variables(written: Iterable[str]) -> list[tuple[str, str]]:
@@ -87,10 +95,12 @@ def find_routes(path: Path | None, environ: Mapping[str, str]) -> Iterator[Reach
     """The routes of the daemon that serves this configuration. Raises BearerdError where none does."""
     status = find_daemon(path, environ)
     address = status["addresses"][0]
-    variables = load_variables(path, environ)
+    configured = load_routes(path, environ)
     for route in status["routes"]:
         prefix = route["prefix"].rstrip("/")
-        yield Reached(prefix or "/", address + prefix, variables.get(prefix, ()))
+        known = configured.get(prefix)
+        variables, passes_keys = (known.exec_env, known.fields.own is not None) if known else ((), False)
+        yield Reached(prefix or "/", address + prefix, variables, passes_keys)
 
 
 def find_daemon(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -117,8 +127,8 @@ def _none(path: Path | None, wanted: str | None, documents: Sequence[Mapping[str
     return f"no running bearerd serves {wanted or 'this environment'}, but {others}; start one with: {start}"
 
 
-def load_variables(path: Path | None, environ: Mapping[str, str]) -> dict[str, tuple[tuple[str, str], ...]]:
-    """`exec_env` by prefix. The daemon may have been started with flags that make up for what is missing here."""
+def load_routes(path: Path | None, environ: Mapping[str, str]) -> dict[str, "Route"]:
+    """The routes by prefix. The daemon may have been started with flags that make up for what is missing here."""
     from bearerd.settings import load
 
     try:
@@ -128,7 +138,7 @@ def load_variables(path: Path | None, environ: Mapping[str, str]) -> dict[str, t
     except ConfigError as problem:
         click.echo(f"bearerd: warning: exec_env is not used: {problem}", err=True)
         return {}
-    return {route.prefix.decode(): route.exec_env for route in routes}
+    return {route.prefix.decode(): route for route in routes}
 
 
 def build_variables(
@@ -168,10 +178,26 @@ def _list(routes: Iterable[Reached]) -> str:
     return ", ".join(route.prefix for route in routes)
 
 
-def build_environment(environ: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
-    """`environ` with the variables, a dummy key beside each where there is none, and no proxy before this machine."""
+def find_keyless(routes: Iterable[Reached], variables: Mapping[str, str]) -> frozenset[str]:
+    """Those of the variables beside which no dummy key may be: calls to their addresses would carry it on."""
+    longest_first = sorted(routes, key=lambda route: len(route.url), reverse=True)
+    return frozenset(
+        name
+        for name, url in variables.items()
+        if next(route for route in longest_first if f"{url}/".startswith(f"{route.url}/")).passes_keys
+    )
+
+
+def build_environment(
+    environ: Mapping[str, str], added: Mapping[str, str], keyless: Container[str] = ()
+) -> dict[str, str]:
+    """`environ` with the variables, a dummy key beside each but the `keyless` where there is none, and no proxy before
+    this machine.
+    """
     environment = dict(environ) | dict(added)
     for name in added:
+        if name in keyless:
+            continue
         matched = _BASE.fullmatch(name)
         if matched and name != GENERIC:
             keys = _KEYS.get(matched[1], (f"{matched[1]}_API_KEY",))

@@ -66,11 +66,16 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class FieldRules:
-    """`credential` is set last. `dropped` are canonical names, `families` beginnings of them: a client's stay here."""
+    """`dropped` are canonical names, `families` beginnings of them: fields of a client's that stay here.
 
-    credential: Credential
+    `credential` is set last; with None a call goes with the client's own. `own` are the rules for a call that has
+    brought one, where that may be.
+    """
+
+    credential: Credential | None
     dropped: frozenset[bytes]
     families: tuple[bytes, ...] = _FAMILIES
+    own: "FieldRules | None" = None
 
     def drops(self, name: bytes) -> bool:
         """Whether a client's field of this name (lower case) stays here, whatever else Connection names.
@@ -81,9 +86,12 @@ class FieldRules:
         return name in self.dropped or name.startswith(self.families)
 
 
-def build_rules(credential: Credential = Credential()) -> FieldRules:
-    """The rules of a route."""
-    return FieldRules(credential, _OURS | _CREDENTIALS | {canonical(credential.name)})
+def build_rules(credential: Credential = Credential(), *, if_absent: bool = False) -> FieldRules:
+    """The rules of a route. `if_absent` lets a client's own credential pass in place of ours."""
+    name = canonical(credential.name)
+    dropped = _OURS | _CREDENTIALS
+    own = FieldRules(None, dropped - {name}) if if_absent else None
+    return FieldRules(credential, dropped | {name}, own=own)
 
 
 def canonical(name: bytes) -> bytes:

@@ -44,11 +44,11 @@ def request_headers(
     upgrade: bytes | None = None,
     rules: FieldRules = DEFAULT_RULES,
 ) -> list[tuple[bytes, bytes]]:
-    """What goes upstream: Host first, the client's fields, Via, and one credential, ours, last.
+    """What goes upstream: Host first, the client's fields, Via, and our credential last.
 
     `framing` is the Content-Length or Transfer-Encoding of the body as we send it: regenerated, never relayed.
     `cookies` says whether the client's are sent; those of our own pages never are. `upgrade` is what is asked for.
-    `rules` say which fields stay here, and where `token` goes.
+    `rules` say which of the client's fields stay here, and where `token` goes, if it does.
     """
     dropped = nominated(headers) if cookies else nominated(headers) | {b"cookie"}
     kept = [(b"Host", authority)]
@@ -64,7 +64,8 @@ def request_headers(
         kept.append(framing)
     if upgrade is not None:
         kept += switching_fields(upgrade)
-    kept.append(rules.credential.field(token))
+    if rules.credential is not None:
+        kept.append(rules.credential.field(token))
     return kept
 
 
@@ -78,11 +79,15 @@ class RequestHeads:
         dropped = frozenset() if cookies else frozenset({b"cookie"})
         self._templates = Templates(lambda name: name in dropped or rules.drops(name))
         credential = rules.credential
-        self._encode = None if credential.encoded is None else credential.encode
-        self._text = b"%%b\r\nHost: %b\r\n%%bVia: %%b\r\n%%b%b%%b%b\r\n\r\n" % (
+        before = after = b""
+        self._encode = None
+        if credential is not None:
+            before, after = b"%b: %b" % (credential.name, credential.before), credential.after + b"\r\n"
+            self._encode = None if credential.encoded is None else credential.encode
+        self._text = b"%%b\r\nHost: %b\r\n%%bVia: %%b\r\n%%b%b%%b%b\r\n" % (
             _escape(authority),
-            _escape(credential.name + b": " + credential.before),
-            _escape(credential.after),
+            _escape(before),
+            _escape(after),
         )
 
     def build(
@@ -95,7 +100,7 @@ class RequestHeads:
         token: bytes,
         upgrade: bytes | None = None,
     ) -> bytes:
-        """The head in wire form. The arguments are those of `request_headers`."""
+        """The head in wire form. The arguments are those of `request_headers`; `token` is empty where none goes."""
         if upgrade is None and self._is_plain(fields):
             length = b"" if framing is None else b"%b: %b\r\n" % framing
             carried = token if self._encode is None else self._encode(token)

@@ -103,7 +103,7 @@ class Forwarder:
         lane = self._admit(head)
         if isinstance(lane, Problem) or not is_ordinary(head):
             return None
-        token = lane.manager.current()
+        token = lane.current()
         connection = None if token is None else self._pool.take(lane.shelf)
         if token is None or connection is None:
             return None
@@ -142,7 +142,8 @@ class Forwarder:
             return _NO_ROUTE
         if b"?" in head.target and not route.query_token and has_token(head.target):
             return _TOKEN_IN_QUERY
-        return self._lanes[route.prefix]
+        lane = self._lanes[route.prefix]
+        return lane if lane.own is None else lane.choose(head)
 
     def _answered(self, call: DirectCall, status: int) -> None:
         self._reopen(call.lane.route)
@@ -189,11 +190,13 @@ class Forwarder:
         return no_token(account, error, self._login_urls.get(account))
 
     async def _send_with_replay(self, call: _Call) -> UpstreamResponse:
+        if call.lane.credential is None:  # what becomes of the client's own says nothing of ours
+            self._continue(call)
+            return await self._send(call, None)
         manager = call.lane.manager
         begun, call.begun = call.begun, None
         token = begun.token if begun is not None else manager.current() or await manager.token()
-        if call.head.get(b"expect") is not None and call.body is not None:
-            self._continue(call.request)
+        self._continue(call)
         response = await self._send(call, token, None if begun is None else begun.connection)
         if response.status != 401:
             self._reopen(call.route)
@@ -239,7 +242,9 @@ class Forwarder:
         if self._gates:
             self._gates.pop(route, None)
 
-    async def _send(self, call: _Call, token: TokenSet, begun: Connection | None = None) -> UpstreamResponse:
+    async def _send(
+        self, call: _Call, token: TokenSet | None, begun: Connection | None = None
+    ) -> UpstreamResponse:
         route, head = call.route, call.head
         length = head.get(b"content-length")
         chunked = call.body is not None and length is None
@@ -257,10 +262,12 @@ class Forwarder:
             return None
         return Spool(request.content, self._budget)
 
-    def _continue(self, request: web.BaseRequest) -> None:
+    def _continue(self, call: _Call) -> None:
         """Tell a client that waits with its body to send it (RFC 9110 section 10.1.1)."""
-        if request.version >= (1, 1) and request.transport is not None:
-            request.transport.write(CONTINUE)
+        if call.body is None or call.head.get(b"expect") is None:
+            return
+        if call.request.version >= (1, 1) and call.request.transport is not None:
+            call.request.transport.write(CONTINUE)
 
     def _log_access(self, call: _Call | DirectCall, status: int) -> None:
         if self._access:
@@ -270,7 +277,7 @@ class Forwarder:
                 method=call.head.method,
                 path=path_of(call.head.target).decode("latin-1"),
                 route=route.name,
-                account=route.account,
+                account=None if call.lane.credential is None else route.account,
                 status=status,
                 replayed=isinstance(call, _Call) and call.replayed,
                 duration_s=round(time.perf_counter() - call.started_at, 6),

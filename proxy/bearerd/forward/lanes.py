@@ -1,8 +1,13 @@
 """What is the same for all calls of a route."""
 
+from collections.abc import Callable
+
+from bearerd.core.field_rules import FieldRules
 from bearerd.core.fields import Fields
 from bearerd.core.guard import Head
 from bearerd.core.headers import RequestHeads
+from bearerd.core.own_credentials import brings_own
+from bearerd.core.problems import Problem
 from bearerd.core.rewrites import rewrite_field
 from bearerd.core.targets import Route, build_target
 from bearerd.core.tokens import TokenSet
@@ -11,28 +16,50 @@ from bearerd.tokens.manager import TokenManager
 
 
 class Lane:
-    """A route, the manager of its account, its idle connections, and what its messages are made from."""
+    """A route, the manager of its account, its idle connections, and what its messages are made from.
 
-    __slots__ = ("_heads", "_routes", "manager", "route", "shelf")
+    `current` is the manager's. `own` is the lane for calls with a credential of the client's own, where that may be;
+    there `current` never has a token.
+    """
+
+    __slots__ = ("_heads", "_routes", "credential", "current", "manager", "own", "route", "shelf")
 
     def __init__(
-        self, route: Route, routes: tuple[Route, ...], manager: TokenManager, pool: UpstreamPool
+        self,
+        route: Route,
+        routes: tuple[Route, ...],
+        manager: TokenManager,
+        pool: UpstreamPool,
+        rules: FieldRules | None = None,
     ) -> None:
-        """`routes` are all there are, in the order of `match_route`."""
+        """`routes` are all there are, in the order of `match_route`. `rules` are the route's unless given."""
+        rules = rules or route.fields
         self.route = route
         self.manager = manager
+        self.credential = rules.credential
+        self.current: Callable[[], TokenSet | None] = (
+            _no_token if rules.credential is None else manager.current
+        )
+        self.own = None if rules.own is None else Lane(route, routes, manager, pool, rules.own)
         self.shelf = pool.shelf(route.origin, route.way)
         self._routes = routes
-        self._heads = RequestHeads(
-            route.origin.authority.encode("ascii"), cookies=route.cookies, rules=route.fields
-        )
+        self._heads = RequestHeads(route.origin.authority.encode("ascii"), cookies=route.cookies, rules=rules)
+
+    def choose(self, head: Head) -> "Lane | Problem":
+        """The lane of a call: itself, or `own`; or why it takes neither."""
+        if self.own is None or self.credential is None:
+            return self
+        brought = brings_own(self.credential, head.headers)
+        if isinstance(brought, Problem):
+            return brought
+        return self.own if brought else self
 
     def build_head(  # what a head is made of
         self,
         head: Head,
         fields: Fields,
         via: bytes,
-        token: TokenSet,
+        token: TokenSet | None,
         length: bytes | None,
         *,
         chunked: bool = False,
@@ -47,10 +74,14 @@ class Lane:
             fields,
             via=via,
             framing=framing,
-            token=token.access_token.reveal().encode("ascii"),
+            token=b"" if token is None else token.access_token.reveal().encode("ascii"),
             upgrade=upgrade,
         )
 
     def rewrite(self, target: bytes, name: bytes, value: bytes) -> bytes | None:
         """`rewrite_field` for the answer to a client's `target`."""
         return rewrite_field(self._routes, self.route, target, name, value)
+
+
+def _no_token() -> None:
+    """Calls with a credential of the client's own have none of ours."""

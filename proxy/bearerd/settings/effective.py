@@ -223,7 +223,7 @@ def _build_route(prefix: str, table: RouteTable) -> Route:
         query_token=table.query_token,
         upgrades=frozenset(protocol.encode() for protocol in table.upgrades),
         response_idle_s=table.response_idle,
-        fields=build_rules(parse_credential(table.credential)),
+        fields=build_rules(parse_credential(table.credential), if_absent=table.inject == "if-absent"),
     )
 
 

@@ -108,6 +108,7 @@ class RouteTable(Table):
     account: Text | None = None
     exec_env: list[Annotated[str, AfterValidator(parse_variable)]] = []
     credential: Annotated[Text, AfterValidator(parse_credential_text)] = "Authorization: Bearer {token}"
+    inject: Literal["force", "if-absent"] = "force"
     cookies: bool = True
     query_token: bool = False
     upgrades: list[Annotated[str, AfterValidator(parse_protocol)]] = ["websocket"]
