@@ -21,7 +21,7 @@ from bearerd.core.accounts import (
     StaticSource,
 )
 from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
-from bearerd.core.field_rules import Credential
+from bearerd.core.field_rules import DEFAULT_RULES, Credential, FieldRules, build_rules
 from bearerd.core.redaction import MASK, Secret
 from bearerd.core.targets import DIRECT, Origin, Proxy, Tls, Way, parse_route
 from bearerd.errors import ConfigError, NotConfigured
@@ -339,6 +339,86 @@ def test_whether_a_clients_own_credential_passes(folder: Path) -> None:
     assert refuse(folder, STATIC + ROOT + 'inject = "if-absnt"\n') == (
         "routes.\"/\".inject: is not one of force, if-absent; did you mean 'if-absent'?"
     )
+
+
+def test_header_fields_of_a_route(folder: Path) -> None:
+    def rules(more: str, environ: dict[str, str] | None = None) -> FieldRules:
+        return configure(folder, STATIC + ROOT + more, environ or {}).routes[0].fields
+
+    assert rules("") == DEFAULT_RULES
+    text = 'headers = { X-Api-Version = "2", "x.a" = "b, c" }\ndrop_headers = ["Origin", "referer"]\n'
+    assert rules(text) == build_rules(
+        added=[(b"X-Api-Version", b"2"), (b"x.a", b"b, c")], dropped=[b"origin", b"referer"]
+    )
+    environ = {
+        "BEARERD_ROUTES__/__HEADERS": '{"X-A": "1"}',
+        "BEARERD_ROUTES__/__DROP_HEADERS": "Origin, Referer",
+    }
+    assert rules("", environ) == build_rules(added=[(b"X-A", b"1")], dropped=[b"origin", b"referer"])
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ('headers = "X"', 'headers: is not a table of texts; write it like { X-Api-Version = "2" }'),
+        ("headers = { X = 1 }", 'headers: is not a table of texts; write it like { X-Api-Version = "2" }'),
+        (
+            'headers = { "X Y" = "1" }',
+            'headers: has a name in it that is no field\'s; write it like "X-Api-Version"',
+        ),
+        ('headers = { Host = "a" }', "headers: Host is bearerd's own to make or to drop; take it out"),
+        (
+            'headers = { authorization = "canary" }',
+            "headers: authorization is a field for credentials; take it out, and see credential of the route",
+        ),
+        (
+            'headers = { Cookie = "a=1" }',
+            "headers: Cookie is not for this; take it out, and see cookies of the route",
+        ),
+        (
+            'headers = { X = "canary\\n" }',
+            "headers: X is empty or has something other than printable ASCII in it; mend that",
+        ),
+        (
+            'headers = { X = "{token}" }',
+            "headers: X has {token} in it, which is for credential alone; write it there",
+        ),
+        ('headers = { X-A = "1", x_a = "2" }', "headers: x_a is the same field as X-A; keep one of them"),
+        (
+            'credential = "X-Key: {token}"\nheaders = { x_key = "1" }',
+            "headers: x_key carries the token; take it out, or name another field in credential",
+        ),
+        (
+            'credential = "X-Key: {token}"\ndrop_headers = ["X-KEY"]',
+            "drop_headers: X-KEY carries the token, and the client's is dropped anyway; take it out",
+        ),
+        (
+            'headers = { X-A = "1" }\ndrop_headers = ["x-a"]',
+            "drop_headers: x-a is in headers too, which replaces the client's; keep one of them",
+        ),
+        ('drop_headers = ["Via"]', "drop_headers[0]: Via is bearerd's own to make or to drop; take it out"),
+        ('drop_headers = "Origin"', 'drop_headers: is not a list; write it like ["first", "second"]'),
+    ],
+)
+def test_header_fields_that_no_route_has(folder: Path, written: str, problem: str) -> None:
+    assert refuse(folder, STATIC + ROOT + written + "\n") == f'routes."/".{problem}'
+
+
+def test_header_fields_may_be_secrets(folder: Path) -> None:
+    """They are not shown, and a file that others can read is warned of if they look like secrets."""
+    path = folder / "bearerd.toml"
+    account = '[accounts.work]\ntoken_file = "secret"\n'
+    for name, value, secret in (
+        ("X-Api-Key", "k3y", True),
+        ("X-Note", "Bearer abcdef0123", True),
+        ("X-Api-Version", "2", False),
+    ):
+        path.write_text(account + ROOT + f'headers = {{ {name} = "{value}" }}\n')
+        path.chmod(0o644)
+        loaded = load(path, {}, {})
+        shown = next(setting for setting in loaded.settings if setting.name.endswith(".headers"))
+        assert shown.value == {name: MASK}
+        assert len(loaded.warnings) == secret
 
 
 def test_a_route_without_cookies(folder: Path) -> None:

@@ -35,6 +35,7 @@ token = "canary-5"
 [routes."/"]
 upstream = "https://api.example.com/v1"
 account = "work"
+headers = {{ X-Key = "canary-8" }}
 """
 
 
@@ -177,6 +178,7 @@ LEAKS = {
     "key without a vault": GOOD.replace("key_secret =", 'kind = "memory"\nkey_secret ='),
     "token in a credential": GOOD + 'credential = "X-Api-Key: canary-7"\n',
     "token before a credential": GOOD + 'credential = "canary-7 {token}"\n',
+    "key in a field of a route": GOOD.replace("canary-8", "canary-8\\t"),
     "secret in a query": GOOD.replace("/v1", "/v1?key=canary"),
 }
 

@@ -10,6 +10,8 @@ from bearerd.core.field_rules import (
     DEFAULT_RULES,
     Credential,
     build_rules,
+    check_field_name,
+    check_field_value,
     parse_credential,
 )
 from bearerd.core.headers import request_headers
@@ -167,3 +169,32 @@ def test_what_is_encoded_can_be_read_again(user: str, token: bytes) -> None:
         assert set("{}") & set(user)
         return
     assert b64decode(credential.field(token)[1].removeprefix(b"Basic ")) == user.encode() + token
+
+
+@pytest.mark.parametrize("name", [*RESERVED, "Authorization", "Proxy-Authorization"])
+@pytest.mark.parametrize("spell", [str, str.lower, str.upper, lambda name: name.replace("-", "_")])
+def test_fields_that_a_route_neither_adds_nor_drops(name: str, spell: type[str]) -> None:
+    with pytest.raises(ValueError, match="; take it out"):
+        check_field_name(spell(name))
+
+
+@pytest.mark.parametrize("name", ["X-Api-Version", "x", "Accept", "Content-Type", "Origin", "Sec-Fetch-Site"])
+def test_others_it_may(name: str) -> None:
+    assert check_field_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "X Y", "X:", "X\r\nY", "caf\u00e9", "X\n"])
+def test_what_is_no_name(name: str) -> None:
+    with pytest.raises(ValueError, match="has a name in it that is no field's; write it like"):
+        check_field_name(name)
+
+
+@pytest.mark.parametrize("value", ["", " ", " a", "a ", "a\r\nEvil: 1", "a\n", "a\0", "a\tb", "caf\u00e9"])
+def test_what_is_no_value(value: str) -> None:
+    with pytest.raises(ValueError, match=r"^X is empty or has something other than printable ASCII in it"):
+        check_field_value("X", value)
+
+
+def test_the_token_is_in_one_field_only() -> None:
+    with pytest.raises(ValueError, match="which is for credential alone"):
+        check_field_value("X", "Bearer {token}")

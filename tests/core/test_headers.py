@@ -394,6 +394,7 @@ RULES = st.sampled_from(
         build_rules(Credential(b"X-Hop", b"100%b ", b" %s")),
         build_rules(Credential(b"Authorization", b"Basic ", encoded=(b"me:", b""))),
         build_rules(if_absent=True).own,
+        build_rules(added=[(b"x-a", b"50%"), (b"X-B%b", b"")], dropped=[b"X-Hop"]),
     ]
 )
 

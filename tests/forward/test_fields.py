@@ -228,3 +228,71 @@ async def test_the_clients_own_needs_no_token_of_ours() -> None:
         status, problem = await client.problem()
         assert (status, problem["code"]) == (503, "token_unavailable")
     assert sent(server) == [[b"Authorization: Bearer own", b"Content-Length: 2"]]
+
+
+# ---------------------------------------------------------------- the route's own fields
+
+VERSIONED: Final = build_rules(
+    added=[(b"X-Api-Version", b"2"), (b"User_Agent", b"ours/1")], dropped=[b"Origin", b"X-Debug"]
+)
+
+
+async def test_a_routes_fields_replace_the_clients_in_all_spellings() -> None:
+    async with pair([serve(HI)], fields=VERSIONED) as (client, server):
+        client.write(
+            "POST / HTTP/1.1",
+            "X-API-version: 1",
+            "x_api_version: 1",
+            "A: 1",
+            "User-Agent: theirs",
+            "user_agent: theirs",
+            "X-Debug: 1",
+            "X_DEBUG: 1",
+            f"Origin: http://{client.host}",
+            "X-Debugger: kept",
+            "Connection: X-Api-Version, user_agent",
+            "Authorization: Bearer theirs",
+            "Content-Length: 2",
+            body=b"ab",
+        )
+        await client.exactly(HI)
+    assert sent(server) == [
+        [
+            b"A: 1",
+            b"X-Debugger: kept",
+            b"Content-Length: 2",
+            b"X-Api-Version: 2",
+            b"User_Agent: ours/1",
+            b"Authorization: Bearer the-token",
+        ]
+    ]
+
+
+async def test_a_routes_fields_go_with_a_clients_own_credential_too() -> None:
+    rules = build_rules(if_absent=True, added=[(b"X-Api-Version", b"2")], dropped=[b"X-Debug"])
+    async with pair([serve(HI)], fields=rules) as (client, server):
+        client.write("GET / HTTP/1.1", "X-Debug: 1", "Authorization: own", "X-Api-Version: 1")
+        await client.exactly(HI)
+    assert sent(server) == [[b"Authorization: own", b"X-Api-Version: 2"]]
+
+
+async def test_a_routes_fields_are_in_a_handshake_too() -> None:
+    """Behind those that ask for another protocol, which nothing of a route's can take away."""
+    async with pair([serve(HI)], fields=VERSIONED) as (client, server):
+        client.write(
+            "GET / HTTP/1.1",
+            "Connection: Upgrade, X-Api-Version",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Key: x",
+        )
+        await client.exactly(HI)
+    assert sent(server) == [
+        [
+            b"Sec-WebSocket-Key: x",
+            b"Connection: Upgrade",
+            b"Upgrade: websocket",
+            b"X-Api-Version: 2",
+            b"User_Agent: ours/1",
+            b"Authorization: Bearer the-token",
+        ]
+    ]

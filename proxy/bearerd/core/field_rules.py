@@ -1,10 +1,11 @@
-"""What a route does to the fields of requests: where its credential goes, and which of the client's stay here.
+"""What a route does to the fields of requests: where its credential goes, what is added, and what of the client's stays.
 
 All of it is said of names, and once, when the route is made. Values enter only when a call is sent.
 """
 
 import re
 from base64 import b64encode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,13 +69,14 @@ class Credential:
 class FieldRules:
     """`dropped` are canonical names, `families` beginnings of them: fields of a client's that stay here.
 
-    `credential` is set last; with None a call goes with the client's own. `own` are the rules for a call that has
+    `added` are the route's own. `credential` is set last; with None a call goes with the client's own. `own` are the rules for a call that has
     brought one, where that may be.
     """
 
     credential: Credential | None
     dropped: frozenset[bytes]
     families: tuple[bytes, ...] = _FAMILIES
+    added: tuple[tuple[bytes, bytes], ...] = ()
     own: "FieldRules | None" = None
 
     def drops(self, name: bytes) -> bool:
@@ -86,12 +88,22 @@ class FieldRules:
         return name in self.dropped or name.startswith(self.families)
 
 
-def build_rules(credential: Credential = Credential(), *, if_absent: bool = False) -> FieldRules:
-    """The rules of a route. `if_absent` lets a client's own credential pass in place of ours."""
+def build_rules(
+    credential: Credential = Credential(),
+    *,
+    if_absent: bool = False,
+    added: Iterable[tuple[bytes, bytes]] = (),
+    dropped: Iterable[bytes] = (),
+) -> FieldRules:
+    """The rules of a route. `if_absent` lets a client's own credential pass in place of ours.
+
+    `added` replace what the client has of these names, `dropped` are further names of fields that stay here.
+    """
+    added = tuple(added)
     name = canonical(credential.name)
-    dropped = _OURS | _CREDENTIALS
-    own = FieldRules(None, dropped - {name}) if if_absent else None
-    return FieldRules(credential, dropped | {name}, own=own)
+    stays = _OURS | _CREDENTIALS | {canonical(other) for other in (*dropped, *(pair[0] for pair in added))}
+    own = FieldRules(None, stays - {name}, added=added) if if_absent else None
+    return FieldRules(credential, stays | {name}, added=added, own=own)
 
 
 def canonical(name: bytes) -> bytes:
@@ -133,6 +145,28 @@ def check_credential_name(name: str) -> None:
         raise ValueError(
             f"{name} cannot carry a token; name another field, such as Authorization or X-Api-Key"
         )
+
+
+def check_field_name(name: str) -> str:
+    """The name of a field that a route may add or drop. Raises ValueError for any other, with the cure."""
+    if not _NAME.fullmatch(name):
+        raise ValueError('has a name in it that is no field\'s; write it like "X-Api-Version"')
+    plain = canonical(name.encode("ascii"))
+    if plain in _CREDENTIALS:
+        raise ValueError(f"{name} is a field for credentials; take it out, and see credential of the route")
+    if plain == b"cookie":
+        raise ValueError(f"{name} is not for this; take it out, and see cookies of the route")
+    if plain in _RESERVED or plain.startswith(_FAMILIES):
+        raise ValueError(f"{name} is bearerd's own to make or to drop; take it out")
+    return name
+
+
+def check_field_value(name: str, value: str) -> None:
+    """Raises ValueError for what cannot be the value of a field that a route adds; it does not show the value."""
+    if not _VALUE.fullmatch(value):
+        raise ValueError(f"{name} is empty or has something other than printable ASCII in it; mend that")
+    if "{token}" in value:
+        raise ValueError(f"{name} has {{token}} in it, which is for credential alone; write it there")
 
 
 DEFAULT_RULES: Final = build_rules()

@@ -44,7 +44,7 @@ def request_headers(
     upgrade: bytes | None = None,
     rules: FieldRules = DEFAULT_RULES,
 ) -> list[tuple[bytes, bytes]]:
-    """What goes upstream: Host first, the client's fields, Via, and our credential last.
+    """What goes upstream: Host first, the client's fields, Via, the route's own, and our credential last.
 
     `framing` is the Content-Length or Transfer-Encoding of the body as we send it: regenerated, never relayed.
     `cookies` says whether the client's are sent; those of our own pages never are. `upgrade` is what is asked for.
@@ -64,6 +64,7 @@ def request_headers(
         kept.append(framing)
     if upgrade is not None:
         kept += switching_fields(upgrade)
+    kept += rules.added
     if rules.credential is not None:
         kept.append(rules.credential.field(token))
     return kept
@@ -86,7 +87,7 @@ class RequestHeads:
             self._encode = None if credential.encoded is None else credential.encode
         self._text = b"%%b\r\nHost: %b\r\n%%bVia: %%b\r\n%%b%b%%b%b\r\n" % (
             _escape(authority),
-            _escape(before),
+            _escape(build_lines(rules.added) + before),
             _escape(after),
         )
 

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from bearerd.core.accounts import Account, OAuthSource
 from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
-from bearerd.core.field_rules import build_rules, parse_credential
-from bearerd.core.redaction import MASK, Secret
+from bearerd.core.field_rules import DEFAULT_RULES, FieldRules
+from bearerd.core.redaction import MASK, Secret, redact_value
 from bearerd.core.targets import DIRECT, Proxy, Route, Way, parse_origin, parse_route, sort_routes
 from bearerd.settings.accounts import KEYS, build_account, check_account, settle
+from bearerd.settings.fields import build_fields, check_fields
 from bearerd.settings.files import Invalid, PathOf, Problem
 from bearerd.settings.model import (
     NAMED,
@@ -202,7 +203,11 @@ def _build_routes(settled: Settings, values: Values, problems: Problems) -> list
         if text is not None:
             problems.add(_name(("routes", prefix, "account"), values), text)
         try:
-            route = replace(_build_route(prefix, table), way=_build_way(prefix, table, values, problems))
+            route = replace(
+                _build_route(prefix, table),
+                way=_build_way(prefix, table, values, problems),
+                fields=_build_fields(prefix, table, values, problems),
+            )
         except ValueError as exc:
             problems.add(setting_name(("routes", prefix)), str(exc))
             continue
@@ -223,13 +228,20 @@ def _build_route(prefix: str, table: RouteTable) -> Route:
         query_token=table.query_token,
         upgrades=frozenset(protocol.encode() for protocol in table.upgrades),
         response_idle_s=table.response_idle,
-        fields=build_rules(parse_credential(table.credential), if_absent=table.inject == "if-absent"),
     )
 
 
 def _build_way(prefix: str, table: RouteTable, values: Values, problems: Problems) -> Way:
     build = partial(build_way, table)
     return _build(("routes", prefix), check_way(table), build, values, problems) or DIRECT
+
+
+def _build_fields(prefix: str, table: RouteTable, values: Values, problems: Problems) -> FieldRules:
+    def build(path_of: PathOf) -> FieldRules:
+        del path_of  # no file is named
+        return build_fields(table)
+
+    return _build(("routes", prefix), check_fields(table), build, values, problems) or DEFAULT_RULES
 
 
 def _check_account_of(table: RouteTable, names: list[str]) -> str | None:
@@ -272,11 +284,13 @@ def _setting(path: SettingPath, value: object, values: Values) -> Setting:
 
 
 def _shown(path: SettingPath, value: object) -> object:
-    """Secrets masked. So is every word of a command but its first: they are written there all too often."""
+    """Secrets masked. So are header fields, and every word of a command but its first: they are there all too often."""
     if isinstance(value, Secret):
         return MASK
     if isinstance(value, Proxy):
         return str(value)
+    if path[-1] == "headers" and isinstance(value, dict):
+        return dict.fromkeys(value, MASK)
     if path[-1] in _ARGV_KEYS and isinstance(value, list) and value:
         first, *rest = (word for part in value for word in part.split())
         return [first, *(MASK for _ in rest)]
@@ -302,6 +316,8 @@ def list_warnings(configuration: Configuration, values: Values) -> Iterator[str]
 
 
 def _is_secret(path: SettingPath, value: object) -> bool:
+    if path[-1] == "headers" and isinstance(value, dict):
+        return any(redact_value(name, text) != text for name, text in value.items())
     return path[-1] in _SECRET_KEYS or (path[-1] == "proxy" and "@" in str(value))
 
 

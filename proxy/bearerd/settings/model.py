@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
 from bearerd.core.configuration import Limits, Listen, Logging
+from bearerd.core.field_rules import check_field_name
 from bearerd.core.proxies import parse_proxy
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import Proxy
@@ -20,6 +21,7 @@ from bearerd.settings.values import (
     parse_duration,
     parse_endpoint,
     parse_error_code,
+    parse_fields,
     parse_key,
     parse_loopback,
     parse_page,
@@ -109,6 +111,8 @@ class RouteTable(Table):
     exec_env: list[Annotated[str, AfterValidator(parse_variable)]] = []
     credential: Annotated[Text, AfterValidator(parse_credential_text)] = "Authorization: Bearer {token}"
     inject: Literal["force", "if-absent"] = "force"
+    headers: Annotated[dict[str, str], BeforeValidator(parse_fields)] = {}
+    drop_headers: list[Annotated[str, AfterValidator(check_field_name)]] = []
     cookies: bool = True
     query_token: bool = False
     upgrades: list[Annotated[str, AfterValidator(parse_protocol)]] = ["websocket"]

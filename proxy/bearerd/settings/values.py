@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from bearerd.core.field_rules import parse_credential
+from bearerd.core.field_rules import check_field_name, check_field_value, parse_credential
 from bearerd.core.grants import parse_token
 from bearerd.core.metadata import check_browser_url, check_endpoint
 from bearerd.core.redaction import Secret
@@ -191,6 +191,15 @@ def parse_protocol(value: str) -> str:
 def parse_credential_text(value: str) -> str:
     """A route's credential, as it is written."""
     parse_credential(value)
+    return value
+
+
+def parse_fields(value: object) -> dict[str, str]:
+    """Header fields, from a table or, as the environment has it, from JSON."""
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError('is not a table of texts; write it like { X-Api-Version = "2" }')
+    for name, text in value.items():
+        check_field_value(check_field_name(name), text)
     return value
 
 
