@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from aiohttp import web
 from playwright.async_api import BrowserContext, ConsoleMessage, Page, async_playwright
 
 ARGUMENTS: Final = (
@@ -54,3 +55,22 @@ async def browsing(**settings: Any) -> AsyncIterator[Tab]:
         tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
         yield tab
         await context.close()
+
+
+@asynccontextmanager
+async def site(html: str) -> AsyncIterator[str]:
+    """The address of another site on this machine, whose one page is `html`."""
+
+    async def page(request: web.Request) -> web.Response:
+        del request
+        return web.Response(text=html, content_type="text/html")
+
+    application = web.Application()
+    application.router.add_get("/", page)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    finally:
+        await runner.cleanup()

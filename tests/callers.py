@@ -34,6 +34,7 @@ async def running(
     way: Way = DIRECT,
     response_idle_s: float | None = None,
     fields: FieldRules = DEFAULT_RULES,
+    origins: frozenset[str] = frozenset(),
 ) -> AsyncIterator[Daemon]:
     """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
     routes = [
@@ -51,7 +52,7 @@ async def running(
         Configuration(
             accounts={"work": Account("work", source)},
             routes=sort_routes(routes),
-            listen=Listen(hosts=("127.0.0.1",), port=0),
+            listen=Listen(hosts=("127.0.0.1",), port=0, allowed_origins=origins),
             limits=limits or Limits(),
         )
     )
@@ -134,11 +135,19 @@ async def pair(
     limits: Limits | None = None,
     upgrades: frozenset[bytes] = WEBSOCKET,
     fields: FieldRules = DEFAULT_RULES,
+    origins: frozenset[str] = frozenset(),
 ) -> AsyncIterator[tuple[Client, FaultServer]]:
     """A client connected to a daemon before an upstream that plays `scripts`; see `kept`."""
     async with (
         FaultServer(*scripts) as server,
-        running(server.url + base, source=source, limits=limits, upgrades=upgrades, fields=fields) as daemon,
+        running(
+            server.url + base,
+            source=source,
+            limits=limits,
+            upgrades=upgrades,
+            fields=fields,
+            origins=origins,
+        ) as daemon,
         connected(daemon) as client,
     ):
         if kept.get():

@@ -291,6 +291,74 @@ def test_a_route_that_lets_tokens_in_queries_pass(folder: Path) -> None:
     assert configure(folder, STATIC + ROOT + "query_token = true\n").routes[0].query_token
 
 
+def test_origins_of_pages_that_may_call(folder: Path) -> None:
+    """As browsers write them."""
+
+    def origins(*written: str, environ: dict[str, str] | None = None) -> frozenset[str]:
+        text = f"[listen]\nallowed_origins = {list(written)}\n" if written else ""
+        return configure(folder, STATIC + ROOT + text, environ or {}).listen.allowed_origins
+
+    assert origins() == frozenset()
+    assert origins("https://App.test:443", "http://localhost:3000", "http://[::1]:80") == {
+        "https://app.test",
+        "http://localhost:3000",
+        "http://[::1]",
+    }
+    applications = (
+        "vscode-webview://1A",
+        "chrome-extension://abc",
+        "tauri://localhost",
+        "app://obsidian.md:1",
+    )
+    assert origins(*applications) == set(applications)
+    environ = {"BEARERD_LISTEN__ALLOWED_ORIGINS": "https://a.test,https://b.test"}
+    assert origins(environ=environ) == {"https://a.test", "https://b.test"}
+
+
+NO_ORIGIN = "is not an origin; write it like https://app.example.com or vscode-webview://id"
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("null", "null is the origin of every page that hides its own; take it out"),
+        ("*", "has a wildcard in it; write each origin out, like https://app.example.com"),
+        ("https://*.test", "has a wildcard in it; write each origin out, like https://app.example.com"),
+        ("vscode-webview://*", "has a wildcard in it; write each origin out, like https://app.example.com"),
+        ("https://a.test/", "has a path; write scheme, host and port only, like https://app.example.com"),
+        ("https://a.test/x", "has a path; write scheme, host and port only, like https://app.example.com"),
+        ("https://me@a.test", "has a user name in it; take out everything before the @"),
+        ("https://", "names no host; write it like https://api.example.com/v1"),
+        ("", NO_ORIGIN),
+        ("app.test", NO_ORIGIN),
+        ("app.test:3000", NO_ORIGIN),
+        ("HTTPS://a.test", NO_ORIGIN),
+        ("file://", NO_ORIGIN),
+        ("file://host", NO_ORIGIN),
+        ("vscode-webview://a/b", NO_ORIGIN),
+        ("vscode-webview://", NO_ORIGIN),
+        ("app://a\\r\\nX: 1", NO_ORIGIN),
+        ("app://a\\n", NO_ORIGIN),
+        ("app://a b", NO_ORIGIN),
+        ("app://\u00e4", NO_ORIGIN),
+    ],
+)
+def test_origins_that_no_page_has(folder: Path, written: str, problem: str) -> None:
+    text = STATIC + ROOT + f'[listen]\nallowed_origins = ["{written}"]\n'
+    assert refuse(folder, text) == f"listen.allowed_origins[0]: {problem}"
+
+
+def test_pages_that_others_can_write(folder: Path) -> None:
+    text = (
+        '[listen]\nallowed_origins = ["http://a.test", "https://b.test", "http://localhost:3000", "x://y"]\n'
+    )
+    (warning,) = read(folder, STATIC + ROOT + text).warnings
+    assert warning == (
+        "listen.allowed_origins: http://a.test is plain http on another machine: whoever is in between can write its "
+        "pages, and make calls by them; use https"
+    )
+
+
 @pytest.mark.parametrize("written", ["0", "-1", '"many"', "1.5", "true"])
 def test_a_number_of_connections_that_is_none(folder: Path, written: str) -> None:
     refusal = refuse(folder, STATIC + ROOT + f"[limits]\nconnections = {written}\n")

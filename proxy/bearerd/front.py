@@ -10,12 +10,13 @@ from aiohttp.http_parser import RawRequestMessage
 
 from bearerd.control.answers import read_head
 from bearerd.control.pages import Pages
+from bearerd.core.cors import preflight
 from bearerd.core.guard import Guard, Head, is_own, refuse
 from bearerd.core.problems import Problem
 from bearerd.core.targets import path_of
 from bearerd.forward.direct import Caller, DirectCall
 from bearerd.forward.handler import Forwarder
-from bearerd.forward.reply import Written, answer_problem, end_with
+from bearerd.forward.reply import Written, answer_preflight, answer_problem, end_with
 from bearerd.logs import frames
 
 _DEFECT: Final = Problem(
@@ -79,6 +80,9 @@ class Front:
             if is_own(self._guard, head.target):
                 page = await self._pages.answer(request, head)
                 return answer_problem(page, head) if isinstance(page, Problem) else page
+            asked = preflight(self._guard, head) if head.grant else None
+            if asked is not None:
+                return answer_preflight(asked)
             return await self._forwarder.handle(request, head, begun)
         except ConnectionError:
             raise

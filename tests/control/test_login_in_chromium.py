@@ -1,33 +1,10 @@
 """Logins as a real browser sees them: what it sends by itself, and what other sites' pages make it try."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-from aiohttp import web
 from playwright.async_api import Page
 
 from bearerd.core.configuration import Listen
-from browser import browsing
+from browser import browsing, site
 from login_world import free_port, world
-
-
-@asynccontextmanager
-async def site(html: str) -> AsyncIterator[str]:
-    """The address of another site on this machine, whose one page is `html`."""
-
-    async def page(request: web.Request) -> web.Response:
-        del request
-        return web.Response(text=html, content_type="text/html")
-
-    application = web.Application()
-    application.router.add_get("/", page)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    finally:
-        await runner.cleanup()
 
 
 async def log_in(page: Page, url: str) -> None:

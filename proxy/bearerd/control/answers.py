@@ -7,6 +7,7 @@ from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
 
 from bearerd import __version__
+from bearerd.core.cors import grant
 from bearerd.core.guard import Guard, Head, origin_form
 from bearerd.core.pages import Page, page_headers, render
 
@@ -25,12 +26,15 @@ _PLAIN: Final = (
 
 def read_head(message: RawRequestMessage | web.BaseRequest, path: str, guard: Guard) -> Head:
     """`path` is the target as the parser gives it."""
-    return Head(
+    head = Head(
         message.method,
         origin_form(guard, path.encode("utf-8", "surrogateescape")),
         message.version,
         message.raw_headers,
     )
+    if guard.foreign:
+        head.grant = grant(guard, head)
+    return head
 
 
 def answer_page(status: int, page: Page, fields: Fields = ()) -> web.Response:

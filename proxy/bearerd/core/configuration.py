@@ -20,6 +20,7 @@ class Listen:
     port: int = DEFAULT_PORT
     allowed_hosts: frozenset[str] = frozenset()  # further `Host` values, exact and lower case
     public_url: str | None = None  # an origin, no path
+    allowed_origins: frozenset[str] = frozenset()  # of pages elsewhere that may make calls
 
 
 @dataclass(frozen=True, slots=True)

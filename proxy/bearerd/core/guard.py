@@ -21,29 +21,39 @@ _DOCUMENT: Final = (b"navigate", b"document")
 class Guard:
     """What this daemon answers to: exact `Host` values, the origins of its own pages, its Via pseudonym.
 
-    `callbacks` are raw paths where logins come back to, other than those under the control prefix.
+    `callbacks` are raw paths where logins come back to, other than those under the control prefix. `foreign` are origins
+    of other pages that may make calls.
     """
 
     authorities: frozenset[bytes]
     origins: frozenset[bytes]
     pseudonym: bytes
     callbacks: frozenset[bytes] = frozenset()
+    foreign: frozenset[bytes] = frozenset()
 
 
 class Head(Fields):
-    """The head of a request as it was read: method, target and fields in raw bytes, version as a pair."""
+    """The head of a request as it was read: method, target and fields in raw bytes, version as a pair.
 
-    __slots__ = ("method", "target", "version")
+    `grant` are fields that whatever answers it has beside its own (`cors.grant`).
+    """
+
+    __slots__ = ("grant", "method", "target", "version")
 
     def __init__(self, method: str, target: bytes, version: tuple[int, int], fields: RawFields) -> None:
         super().__init__(fields)
         self.method = method
         self.target = target
         self.version = version
+        self.grant: RawFields = ()
 
 
 def build_guard(
-    port: int, allowed_hosts: Iterable[str], pseudonym: str, public_url: str | None = None
+    port: int,
+    allowed_hosts: Iterable[str],
+    pseudonym: str,
+    public_url: str | None = None,
+    allowed_origins: Iterable[str] = (),
 ) -> Guard:
     """The guard of a daemon on `port`. Port 80 is the one a client may leave out (RFC 9110 section 4.2.1).
 
@@ -59,6 +69,7 @@ def build_guard(
         frozenset(name.encode() for name in authorities),
         frozenset(origin.encode() for origin in origins),
         pseudonym.encode(),
+        foreign=frozenset(origin.encode() for origin in allowed_origins if origin not in origins),
     )
 
 
@@ -79,6 +90,12 @@ def is_same_origin(guard: Guard, head: Head) -> bool:
         return site is not None
     host = (head.get(b"host") or b"").lower()
     return origin in guard.origins and (site is not None or origin.partition(b"://")[2] == host)
+
+
+def foreign_origin(guard: Guard, head: Head) -> bytes | None:
+    """The origin of another page that has sent this, if it is one that may make calls."""
+    origins = head.every(b"origin")
+    return origins[0] if len(origins) == 1 and origins[0] in guard.foreign else None
 
 
 def origin_form(guard: Guard, target: bytes) -> bytes:
@@ -162,7 +179,8 @@ def _refuse_origin(guard: Guard, head: Head) -> Problem | None:
     """A web page is not a client: another origin's calls are refused, by Origin or by Fetch Metadata."""
     origins = set(head.every(b"origin"))
     if origins:
-        return None if origins <= guard.origins else _cross_site()
+        allowed = foreign_origin(guard, head) is not None and not is_own(guard, head.target)
+        return None if allowed or origins <= guard.origins else _cross_site()
     site = head.get(b"sec-fetch-site")
     if site in {b"cross-site", b"same-site"} and not _is_own_navigation(guard, head):
         return _cross_site()
@@ -170,7 +188,7 @@ def _refuse_origin(guard: Guard, head: Head) -> Problem | None:
 
 
 def _cross_site() -> Problem:
-    detail = "a page of another origin may not call this daemon"
+    detail = "a page of another origin may not call this daemon, but for those in listen.allowed_origins"
     return Problem(403, "origin_refused", detail, "http_request_denied")
 
 

@@ -30,7 +30,7 @@ def build_reach(configuration: Configuration, port: int, pseudonym: str) -> Reac
     """For a daemon that listens on `port`. Raises ValueError where a redirect URI leads nowhere."""
     listen = configuration.listen
     base = build_base(listen.public_url, listen.hosts, port)
-    guard = build_guard(port, listen.allowed_hosts, pseudonym, listen.public_url)
+    guard = build_guard(port, listen.allowed_hosts, pseudonym, listen.public_url, listen.allowed_origins)
     landings = {}
     for name, account in configuration.accounts.items():
         if isinstance(account.source, OAuthSource) and account.source.interactive:

@@ -34,8 +34,10 @@ class Caller(Protocol):
 
 
 def is_ordinary(head: Head) -> bool:
-    """Whether the head of a request asks for nothing but an answer."""
-    return head.method in _METHODS and head.version == (1, 1) and _UNUSUAL.isdisjoint(head.names.places)
+    """Whether the head of a request asks for nothing but an answer, to which nothing is to be added."""
+    if head.method not in _METHODS or head.version != (1, 1) or head.grant:
+        return False
+    return _UNUSUAL.isdisjoint(head.names.places)
 
 
 class DirectCall:

@@ -164,7 +164,7 @@ class Forwarder:
             return await self._switch(call, response, rewrite)
         transport = call.request.transport  # the server lets go of it before it cancels us
         try:
-            return await relay(call.request, response, rewrite)
+            return await relay(call.request, response, rewrite, call.head.grant)
         except UpstreamError:
             self._log.warning("request.cut_short", route=call.route.name)
             return cut_off(transport)

@@ -11,12 +11,14 @@ from typing import Final
 from aiohttp import web
 
 from bearerd import __version__
+from bearerd.core.fields import RawFields
 from bearerd.core.guard import Head
 from bearerd.core.headers import (
     LAST_CHUNK,
     Rewrite,
     build_chunk,
     build_head,
+    build_lines,
     response_headers,
     response_lines,
     switching_fields,
@@ -57,7 +59,7 @@ def answer_problem(problem: Problem, head: Head) -> web.Response:
         response.headers[name] = value
     if problem.close:
         response.force_close()
-    return response
+    return _add_fields(response, head.grant)
 
 
 def _show(problem: Problem, head: Head) -> tuple[list[tuple[str, str]], bytes]:
@@ -67,11 +69,23 @@ def _show(problem: Problem, head: Head) -> tuple[list[tuple[str, str]], bytes]:
     return [*problem_page_headers(problem, page), ("Server", _SERVER)], render(page)
 
 
+def answer_preflight(fields: RawFields) -> web.Response:
+    """What `cors.preflight` says."""
+    response = web.Response(status=204, headers={"Server": _SERVER})
+    return _add_fields(response, fields)
+
+
+def _add_fields(response: web.Response, fields: RawFields) -> web.Response:
+    for name, value in fields:
+        response.headers.add(name.decode("latin-1"), value.decode("latin-1"))
+    return response
+
+
 def last_answer(problem: Problem, head: Head = UNREAD) -> bytes:
     """A problem in wire form, after which the connection ends. `head` is what could be read of the request."""
     fields, body = _show(problem, head)
     fields += [("Content-Length", str(len(body))), ("Connection", "close")]
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+    raw = [*((name.encode("latin-1"), value.encode("latin-1")) for name, value in fields), *head.grant]
     start_line = b"HTTP/1.1 %d %b" % (problem.status, HTTPStatus(problem.status).phrase.encode())
     return build_head(start_line, raw) + (b"" if head.method == "HEAD" else body)
 
@@ -87,8 +101,12 @@ def end_with(transport: asyncio.Transport | None, problem: Problem, head: Head =
     return Written(problem.status, keep_alive=False)
 
 
-async def relay(request: web.BaseRequest, response: UpstreamResponse, rewrite: Rewrite) -> Written:
+async def relay(
+    request: web.BaseRequest, response: UpstreamResponse, rewrite: Rewrite, grant: RawFields = ()
+) -> Written:
     """Stream `response` to the client as it comes: its status, reason, fields (some by `rewrite`) and body bytes.
+
+    `grant` are fields that it has beside its own.
 
     The body keeps its Content-Length, else it is chunked, else (HTTP/1.0) ended by closing. A body cut short
     upstream is cut short here too, never ended cleanly. Raises UpstreamError in that case.
@@ -98,6 +116,8 @@ async def relay(request: web.BaseRequest, response: UpstreamResponse, rewrite: R
     modern = request.version >= (1, 1)
     keep_alive = request.keep_alive and (delimited or modern)
     chunked = modern and not delimited
+    if grant:
+        lines += build_lines(grant)
     if chunked:
         lines += b"Transfer-Encoding: chunked\r\n"
     if not keep_alive:

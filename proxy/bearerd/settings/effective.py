@@ -126,7 +126,13 @@ def build_configuration(
 
 
 def _build_listen(table: ListenTable) -> Listen:
-    return Listen(tuple(table.hosts), table.port, frozenset(table.allowed_hosts), table.public_url)
+    return Listen(
+        tuple(table.hosts),
+        table.port,
+        frozenset(table.allowed_hosts),
+        table.public_url,
+        frozenset(table.allowed_origins),
+    )
 
 
 def _build_limits(table: LimitsTable) -> Limits:
@@ -303,6 +309,12 @@ def list_warnings(configuration: Configuration, values: Values) -> Iterator[str]
         if route.origin.scheme == "http" and not route.origin.loopback:
             name = setting_name(("routes", route.name, "upstream"))
             yield f"{name}: is plain http to another machine, which shows the token to the network; use https"
+    for text in sorted(configuration.listen.allowed_origins):
+        if text.startswith("http:") and not parse_origin(text)[0].loopback:
+            yield (
+                f"listen.allowed_origins: {text} is plain http on another machine: whoever is in between can write its "
+                "pages, and make calls by them; use https"
+            )
     if configuration.store.kind == "memory":
         yield from _list_losses(configuration.accounts)
     with_secrets = {

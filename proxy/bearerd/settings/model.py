@@ -38,6 +38,7 @@ from bearerd.settings.values import (
     parse_token_path,
     parse_upstream,
     parse_variable,
+    parse_web_origin,
 )
 
 GrantName = Literal["authorization_code", "client_credentials", "refresh_token", "command", "file", "static"]
@@ -72,6 +73,7 @@ class ListenTable(Table):
     port: int = Field(_LISTEN.port, ge=0, le=65535)
     hosts: list[Annotated[str, AfterValidator(parse_loopback)]] = Field(list(_LISTEN.hosts), min_length=1)
     allowed_hosts: list[Annotated[str, AfterValidator(parse_authority)]] = []
+    allowed_origins: list[Annotated[str, AfterValidator(parse_web_origin)]] = []
     public_url: Annotated[Text, AfterValidator(parse_public_url)] | None = None
 
 

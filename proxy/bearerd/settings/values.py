@@ -34,6 +34,7 @@ _AUTHORITY: Final = re.compile(
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 appendix A.4
 _SECRET: Final = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendices A.2 and A.17
 _URI: Final = re.compile(r"[\x21\x22\x24-\x7e]+")  # visible ASCII but the fragment's mark
+_APPLICATION: Final = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._-]+(?::[0-9]{1,5})?")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:=/[A-Za-z0-9._~/-]*)?")
 _REDIRECT_PATH: Final = re.compile(r"[A-Za-z0-9._~/-]*")
 _PARAMETER: Final = re.compile(r"[A-Za-z0-9._-]+")  # RFC 6749 appendix A
@@ -147,6 +148,22 @@ def parse_public_url(value: str) -> str:
     if path.strip("/"):
         raise ValueError("has a path; write scheme, host and port only, like https://bearerd.example.com")
     return str(origin)
+
+
+def parse_web_origin(value: str) -> str:
+    """An origin as browsers write it: of a web page, or of an application that shows pages."""
+    if value == "null":
+        raise ValueError("null is the origin of every page that hides its own; take it out")
+    if "*" in value:
+        raise ValueError("has a wildcard in it; write each origin out, like https://app.example.com")
+    if value.partition("://")[0] in {"http", "https"}:
+        origin, path = parse_origin(value)
+        if path:
+            raise ValueError("has a path; write scheme, host and port only, like https://app.example.com")
+        return str(origin)
+    if not _APPLICATION.fullmatch(value) or value.startswith("file:"):
+        raise ValueError("is not an origin; write it like https://app.example.com or vscode-webview://id")
+    return value
 
 
 def parse_redirect_uri(value: str) -> str:
