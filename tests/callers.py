@@ -11,6 +11,7 @@ from typing import Any, Final
 from bearerd.core.accounts import Account, CommandSource, Source, StaticSource
 from bearerd.core.configuration import Configuration, Limits, Listen
 from bearerd.core.redaction import Secret
+from bearerd.core.rules import Rules
 from bearerd.core.targets import DIRECT, Way, parse_route, sort_routes
 from bearerd.core.upgrades import WEBSOCKET
 from bearerd.daemon import Daemon
@@ -31,6 +32,7 @@ async def running(
     upgrades: frozenset[bytes] = WEBSOCKET,
     way: Way = DIRECT,
     response_idle_s: float | None = None,
+    rules: Rules | None = None,
 ) -> AsyncIterator[Daemon]:
     """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
     routes = [
@@ -40,6 +42,7 @@ async def running(
             upgrades=upgrades,
             way=way,
             response_idle_s=response_idle_s,
+            rules=rules,
         )
         for n, url in enumerate(upstreams)
     ]

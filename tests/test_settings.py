@@ -22,6 +22,7 @@ from bearerd.core.accounts import (
 )
 from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
 from bearerd.core.redaction import MASK, Secret
+from bearerd.core.rules import build_rules
 from bearerd.core.targets import DIRECT, Origin, Proxy, Tls, Way, parse_route
 from bearerd.errors import ConfigError, NotConfigured
 from bearerd.places import default_path
@@ -335,6 +336,53 @@ def test_what_connections_of_a_route_may_be_switched_to(folder: Path) -> None:
 def test_what_connections_are_never_switched_to(folder: Path, written: str, problem: str) -> None:
     text = STATIC + ROOT + f'upgrades = ["{written}"]\n'
     assert refuse(folder, text) == f'routes."/".upgrades[0]: {problem}'
+
+
+def test_rules_of_a_route(folder: Path) -> None:
+    rules = 'methods = ["GET", "DELETE"]\nallow = ["/v1/**"]\ndeny = ["DELETE /v1/**", "/admin/*"]\n'
+    route = configure(folder, STATIC + ROOT + rules).routes[0]
+    written = {"methods": ["GET", "DELETE"], "allow": ["/v1/**"], "deny": ["DELETE /v1/**", "/admin/*"]}
+    assert route.rules == build_rules(**written)  # type: ignore[arg-type]  # lists of texts
+    assert configure(folder, STATIC + ROOT).routes[0].rules is None
+    assert configure(folder, STATIC + ROOT + "deny = []\n").routes[0].rules is None
+    read_only = configure(folder, STATIC + ROOT + "read_only = true\n").routes[0].rules
+    assert read_only == build_rules(read_only=True)
+
+
+def test_rules_of_a_route_in_variables(folder: Path) -> None:
+    environ = {
+        "BEARERD_ROUTES__/__ALLOW": "PUT POST /v1/**, /v2",
+        "BEARERD_ROUTES__/__DENY": '["/a,b"]',
+        "BEARERD_ROUTES__/__READ_ONLY": "no",
+        "BEARERD_ROUTES__/__METHODS": "PUT,POST",
+    }
+    rules = configure(folder, STATIC + ROOT, environ).routes[0].rules
+    assert rules == build_rules(methods=["PUT", "POST"], allow=["PUT POST /v1/**", "/v2"], deny=["/a,b"])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("methods = []", ".methods: is empty; give it an element or take it out"),
+        ("allow = []", ".allow: is empty; give it an element or take it out"),
+        (
+            'methods = ["get"]',
+            ".methods[0]: 'get' is not a method; write methods in capitals, with one space between them",
+        ),
+        ('methods = "GET"', '.methods: is not a list; write it like ["first", "second"]'),
+        ('methods = ["GET"]\nread_only = true', ".read_only: is set, and so is methods; keep one of them"),
+        (
+            'deny = ["/x", "admin"]',
+            '.deny[1]: names no path that begins with a slash; write it like "/admin/**" or "DELETE /v1/files/*"',
+        ),
+        (
+            'allow = ["/a/**/b"]',
+            '.allow[0]: has ** elsewhere than at the end, after a slash; write it like "/admin/**"',
+        ),
+    ],
+)
+def test_bad_rules_are_one_line(folder: Path, text: str, problem: str) -> None:
+    assert refuse(folder, STATIC + ROOT + text + "\n") == f'routes."/"{problem}'
 
 
 def test_variables_of_a_route(folder: Path) -> None:

@@ -9,15 +9,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Final
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
+from bearerd.core.queries import has_parameter
 from bearerd.core.redaction import Secret
+from bearerd.core.rules import Rules
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::(.*))?")
 _NAME: Final = re.compile(r"(?:[a-z0-9_][a-z0-9_-]*\.)*[a-z0-9_][a-z0-9_-]*\.?")
 _TOKEN_NAME: Final = b"access_token"  # RFC 6750 section 2.3
-_PAIRS: Final = re.compile(rb"[&;]")
 _BAD_HOST: Final = (
     "has a host that is neither a name nor an address; write it like https://api.example.com/v1"
 )
@@ -95,6 +96,7 @@ class Route:
     does a call with a token of the client's in its query (`query_token`).
     An upstream that is silent for `response_idle_s` seconds is given up.
     `upgrades` are the protocols, in lower case, that a client may switch its connection to.
+    `rules` say which calls may pass; without any, all may.
     """
 
     prefix: bytes
@@ -107,6 +109,7 @@ class Route:
     way: Way = DIRECT
     response_idle_s: float | None = None
     upgrades: frozenset[bytes] = frozenset({b"websocket"})
+    rules: Rules | None = None
 
     @property
     def name(self) -> str:
@@ -192,8 +195,7 @@ def path_of(target: bytes) -> bytes:
 
 def has_token(target: bytes) -> bool:
     """Whether the query has a bearer token, however its name is spelt."""
-    names = (pair.partition(b"=")[0] for pair in _PAIRS.split(target.partition(b"?")[2]))
-    return any(unquote_to_bytes(name).strip().lower() == _TOKEN_NAME for name in names)
+    return has_parameter(target, _TOKEN_NAME)
 
 
 def match_route(routes: tuple[Route, ...], target: bytes) -> Route | None:

@@ -14,6 +14,7 @@ from bearerd.core.limits import BODY_TIMEOUT
 from bearerd.core.problems import Problem, broken_upstream, no_token
 from bearerd.core.replay import OPEN, ReplayGate, may_force, replay_rejected
 from bearerd.core.rewrites import rewrite_field
+from bearerd.core.rules import judge
 from bearerd.core.targets import Route, build_target, has_token, match_route, path_of
 from bearerd.core.tokens import TokenSet
 from bearerd.core.upgrades import wanted
@@ -94,8 +95,11 @@ class Forwarder:
         route = match_route(self._routes, head.target)
         if route is None:
             return answer_problem(_NO_ROUTE, head)
-        if b"?" in head.target and not route.query_token and has_token(head.target):
-            return answer_problem(_TOKEN_IN_QUERY, head)
+        problem = _refuse(route, head)
+        if problem is not None:
+            path = path_of(head.target).decode("latin-1")
+            self._log.warning("request.refused", problem=problem.code, method=head.method, path=path)
+            return answer_problem(problem, head)
         call = _Call(request, head, route, self._spool(request, head))
         try:
             answer = await self._forward(call)
@@ -238,6 +242,14 @@ class Forwarder:
                 replayed=call.replayed,
                 duration_s=round(time.perf_counter() - call.started_at, 6),
             )
+
+
+def _refuse(route: Route, head: Head) -> Problem | None:
+    if b"?" in head.target and not route.query_token and has_token(head.target):
+        return _TOKEN_IN_QUERY
+    if route.rules is None:
+        return None
+    return judge(route.rules, head.method, head.target[len(route.prefix) :], head.headers)
 
 
 def _framing(length: bytes | None, *, chunked: bool) -> tuple[bytes, bytes] | None:

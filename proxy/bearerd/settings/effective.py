@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from bearerd.core.accounts import Account, OAuthSource
 from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
 from bearerd.core.redaction import MASK, Secret
+from bearerd.core.rules import build_rules
 from bearerd.core.targets import DIRECT, Proxy, Route, Way, parse_origin, parse_route, sort_routes
 from bearerd.settings.accounts import KEYS, build_account, check_account, settle
 from bearerd.settings.files import Invalid, PathOf, Problem
@@ -27,7 +29,7 @@ from bearerd.settings.model import (
     StoreTable,
 )
 from bearerd.settings.problems import Problems, describe, setting_name, suggest
-from bearerd.settings.routes import build_way, check_way
+from bearerd.settings.routes import build_way, check_rules, check_way
 from bearerd.settings.sources import PRECEDENCE, SettingPath, Values, build_tree, is_table
 from bearerd.settings.store import build_store, check_store, find_unfit, settle_store, used_keys
 from bearerd.settings.values import split_variable
@@ -222,12 +224,16 @@ def _build_route(prefix: str, table: RouteTable) -> Route:
         query_token=table.query_token,
         upgrades=frozenset(protocol.encode() for protocol in table.upgrades),
         response_idle_s=table.response_idle,
+        rules=build_rules(
+            methods=table.methods, read_only=table.read_only, allow=table.allow, deny=table.deny
+        ),
     )
 
 
 def _build_way(prefix: str, table: RouteTable, values: Values, problems: Problems) -> Way:
     build = partial(build_way, table)
-    return _build(("routes", prefix), check_way(table), build, values, problems) or DIRECT
+    wrong = chain(check_way(table), check_rules(table))
+    return _build(("routes", prefix), wrong, build, values, problems) or DIRECT
 
 
 def _check_account_of(table: RouteTable, names: list[str]) -> str | None:

@@ -11,11 +11,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from bearerd.core.configuration import Limits, Listen, Logging
 from bearerd.core.proxies import parse_proxy
 from bearerd.core.redaction import Secret
+from bearerd.core.rules import parse_method
 from bearerd.core.targets import Proxy
 from bearerd.settings.values import (
     parse_access_token,
+    parse_allow,
     parse_argv,
     parse_authority,
+    parse_deny,
     parse_duration,
     parse_endpoint,
     parse_error_code,
@@ -109,6 +112,10 @@ class RouteTable(Table):
     cookies: bool = True
     query_token: bool = False
     upgrades: list[Annotated[str, AfterValidator(parse_protocol)]] = ["websocket"]
+    methods: list[Annotated[str, AfterValidator(parse_method)]] = Field([], min_length=1)
+    read_only: bool = False
+    allow: list[Annotated[str, AfterValidator(parse_allow)]] = Field([], min_length=1)
+    deny: list[Annotated[str, AfterValidator(parse_deny)]] = []
     response_idle: Duration | None = None
     proxy: Annotated[InstanceOf[Proxy] | Literal["none"], BeforeValidator(parse_proxy)] | None = None
     proxy_file: PathText | None = None

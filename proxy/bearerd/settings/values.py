@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from bearerd.core.grants import parse_token
 from bearerd.core.metadata import check_browser_url, check_endpoint
 from bearerd.core.redaction import Secret
+from bearerd.core.rules import parse_rule
 from bearerd.core.targets import parse_origin
 from bearerd.core.vault import encode_key
 from bearerd.core.vault import parse_key as parse_vault_key
@@ -185,6 +186,16 @@ def parse_protocol(value: str) -> str:
     if protocol.partition("/")[0] in _NEVER:
         raise ValueError("would carry calls past bearerd, without a token; take it out")
     return protocol
+
+
+def parse_allow(value: str) -> str:
+    parse_rule(value)
+    return value
+
+
+def parse_deny(value: str) -> str:
+    parse_rule(value, wide=True)
+    return value
 
 
 def parse_variable(value: str) -> str:
