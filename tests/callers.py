@@ -33,6 +33,7 @@ async def running(
     way: Way = DIRECT,
     response_idle_s: float | None = None,
     rules: Rules | None = None,
+    retry_statuses: frozenset[int] = frozenset({401}),
 ) -> AsyncIterator[Daemon]:
     """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
     routes = [
@@ -43,6 +44,7 @@ async def running(
             way=way,
             response_idle_s=response_idle_s,
             rules=rules,
+            retry_statuses=retry_statuses,
         )
         for n, url in enumerate(upstreams)
     ]

@@ -142,6 +142,7 @@ DEFAULTS = [
         "cookies",
         "query_token",
         "upgrades",
+        "retry_statuses",
         "level",
         "format",
         "access",

@@ -385,6 +385,25 @@ def test_bad_rules_are_one_line(folder: Path, text: str, problem: str) -> None:
     assert refuse(folder, STATIC + ROOT + text + "\n") == f'routes."/"{problem}'
 
 
+def test_statuses_that_mean_that_a_token_is_not_taken(folder: Path) -> None:
+    def statuses(more: str, environ: dict[str, str] | None = None) -> frozenset[int]:
+        return configure(folder, STATIC + ROOT + more, environ or {}).routes[0].retry_statuses
+
+    assert statuses("") == {401}
+    assert statuses("retry_statuses = []\n") == frozenset()
+    assert statuses("retry_statuses = [401, 403, 498]\n") == {401, 403, 498}
+    assert statuses("", {"BEARERD_ROUTES__/__RETRY_STATUSES": "403, 419"}) == {403, 419}
+    assert statuses("", {"BEARERD_ROUTES__/__RETRY_STATUSES": "[403]"}) == {403}
+
+
+@pytest.mark.parametrize(
+    "written", ["399", "500", "200", "-401", '"abc"', '"0401"', "401.0", "true", '"\u0664\u0660\u0661"']
+)
+def test_statuses_that_never_do(folder: Path, written: str) -> None:
+    refusal = refuse(folder, STATIC + ROOT + f"retry_statuses = [401, {written}]\n")
+    assert refusal == 'routes."/".retry_statuses[1]: is not a status from 400 to 499; write it like 401'
+
+
 def test_variables_of_a_route(folder: Path) -> None:
     text = STATIC + ROOT + 'exec_env = ["OPENAI_BASE_URL=/v1", "API"]\n'
     (route,) = configure(folder, text).routes

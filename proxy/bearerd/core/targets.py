@@ -96,7 +96,8 @@ class Route:
     does a call with a token of the client's in its query (`query_token`).
     An upstream that is silent for `response_idle_s` seconds is given up.
     `upgrades` are the protocols, in lower case, that a client may switch its connection to.
-    `rules` say which calls may pass; without any, all may.
+    `rules` say which calls may pass; without any, all may. `retry_statuses` are how the upstream says that it does not
+    take the token.
     """
 
     prefix: bytes
@@ -110,6 +111,7 @@ class Route:
     response_idle_s: float | None = None
     upgrades: frozenset[bytes] = frozenset({b"websocket"})
     rules: Rules | None = None
+    retry_statuses: frozenset[int] = frozenset({401})
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""One call from end to end: route, token, upstream, one replay after a 401, relay."""
+"""One call from end to end: route, token, upstream, one replay where the token is not taken, relay."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -155,7 +155,7 @@ class Forwarder:
         if field(call.head.headers, b"expect") is not None and call.body is not None:
             self._continue(call.request)
         response = await self._send(call, token)
-        if response.status != 401:
+        if response.status not in call.route.retry_statuses:
             self._reopen(call.route)
             return response
         try:
@@ -168,7 +168,7 @@ class Forwarder:
         return await self._replay(call, response, newer)
 
     async def _newer_token(self, call: _Call, manager: TokenManager, sent: TokenSet) -> TokenSet | None:
-        """A token worth a replay after a 401 to `sent`, or None where the 401 is to be relayed."""
+        """A token worth a replay after `sent` was not taken, or None where the answer is to be relayed."""
         if call.body is not None and not call.body.replayable:
             return None
         current = manager.current()
@@ -188,7 +188,7 @@ class Forwarder:
         await rejected.aclose()
         call.replayed = True
         response = await self._send(call, token)
-        if response.status == 401:
+        if response.status in call.route.retry_statuses:
             gate = self._gates.get(call.route, OPEN)
             self._gates[call.route] = replay_rejected(gate, time.monotonic())
         else:

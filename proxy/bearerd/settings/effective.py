@@ -227,6 +227,7 @@ def _build_route(prefix: str, table: RouteTable) -> Route:
         rules=build_rules(
             methods=table.methods, read_only=table.read_only, allow=table.allow, deny=table.deny
         ),
+        retry_statuses=frozenset(table.retry_statuses),
     )
 
 

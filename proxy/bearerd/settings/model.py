@@ -31,6 +31,7 @@ from bearerd.settings.values import (
     parse_public_url,
     parse_redirect_uri,
     parse_resource,
+    parse_retry_status,
     parse_scope,
     parse_secret,
     parse_server_name,
@@ -116,6 +117,7 @@ class RouteTable(Table):
     read_only: bool = False
     allow: list[Annotated[str, AfterValidator(parse_allow)]] = Field([], min_length=1)
     deny: list[Annotated[str, AfterValidator(parse_deny)]] = []
+    retry_statuses: list[Annotated[int, BeforeValidator(parse_retry_status)]] = [401]
     response_idle: Duration | None = None
     proxy: Annotated[InstanceOf[Proxy] | Literal["none"], BeforeValidator(parse_proxy)] | None = None
     proxy_file: PathText | None = None

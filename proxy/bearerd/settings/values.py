@@ -55,6 +55,7 @@ _BAD_NAME: Final = "is not a host name; write it like api.example.com, without s
 # RFC 9110 section 7.8
 _PROTOCOL: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+(?:/[!#$%&'*+.^_`|~0-9a-z-]+)?")
 _NEVER: Final = frozenset({"h2", "h2c", "http", "tls"})
+_STATUS: Final = re.compile(r"[0-9]{3}")
 _DESCRIPTOR: Final = re.compile(r"fd:[0-9]{1,9}")
 
 
@@ -196,6 +197,14 @@ def parse_allow(value: str) -> str:
 def parse_deny(value: str) -> str:
     parse_rule(value, wide=True)
     return value
+
+
+def parse_retry_status(value: object) -> int:
+    """A status by which an upstream says that it does not take a token: a number or, as the environment has it, digits."""
+    number = int(value) if isinstance(value, str) and _STATUS.fullmatch(value) else value
+    if not isinstance(number, int) or isinstance(number, bool) or not 400 <= number <= 499:
+        raise ValueError("is not a status from 400 to 499; write it like 401")
+    return number
 
 
 def parse_variable(value: str) -> str:
