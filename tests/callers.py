@@ -34,6 +34,7 @@ async def running(
     response_idle_s: float | None = None,
     rules: Rules | None = None,
     retry_statuses: frozenset[int] = frozenset({401}),
+    disk_spool: bool = False,
 ) -> AsyncIterator[Daemon]:
     """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
     routes = [
@@ -45,6 +46,7 @@ async def running(
             response_idle_s=response_idle_s,
             rules=rules,
             retry_statuses=retry_statuses,
+            disk_spool=disk_spool,
         )
         for n, url in enumerate(upstreams)
     ]

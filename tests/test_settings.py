@@ -404,6 +404,19 @@ def test_statuses_that_never_do(folder: Path, written: str) -> None:
     assert refusal == 'routes."/".retry_statuses[1]: is not a status from 400 to 499; write it like 401'
 
 
+def test_a_route_that_keeps_bodies_on_disk(folder: Path) -> None:
+    assert not configure(folder, STATIC + ROOT).routes[0].disk_spool
+    assert not configure(folder, STATIC + ROOT + 'spool = "memory"\n').routes[0].disk_spool
+    limits = '[limits]\nspool_body = "1MiB"\nspool_total = "2MiB"\n'
+    found = configure(folder, STATIC + ROOT + 'spool = "disk"\n' + limits)
+    assert found.routes[0].disk_spool
+    assert (found.limits.spool_body, found.limits.spool_total) == (1 << 20, 2 << 20)
+    refusal = refuse(folder, STATIC + ROOT + '[limits]\nspool_body = "2GiB"\n')
+    assert (
+        refusal == "limits.spool_body: is more than limits.spool_total; make it smaller, or that one larger"
+    )
+
+
 def test_variables_of_a_route(folder: Path) -> None:
     text = STATIC + ROOT + 'exec_env = ["OPENAI_BASE_URL=/v1", "API"]\n'
     (route,) = configure(folder, text).routes

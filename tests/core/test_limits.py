@@ -28,3 +28,7 @@ def test_fields_count_as_they_stand_on_the_wire() -> None:
 )
 def test_each_call_takes_two_descriptors(wanted: int, descriptors: float, allowed: int) -> None:
     assert allowed_connections(wanted, descriptors) == allowed
+
+
+def test_a_call_that_keeps_its_body_on_disk_takes_three() -> None:
+    assert allowed_connections(1024, 1008, per_call=3) == 320

@@ -97,7 +97,7 @@ class Route:
     An upstream that is silent for `response_idle_s` seconds is given up.
     `upgrades` are the protocols, in lower case, that a client may switch its connection to.
     `rules` say which calls may pass; without any, all may. `retry_statuses` are how the upstream says that it does not
-    take the token.
+    take the token. `disk_spool` says that bodies too large for memory are kept on disk for a replay.
     """
 
     prefix: bytes
@@ -112,6 +112,7 @@ class Route:
     upgrades: frozenset[bytes] = frozenset({b"websocket"})
     rules: Rules | None = None
     retry_statuses: frozenset[int] = frozenset({401})
+    disk_spool: bool = False
 
     @property
     def name(self) -> str:

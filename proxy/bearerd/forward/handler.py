@@ -21,7 +21,7 @@ from bearerd.core.upgrades import wanted
 from bearerd.errors import LoginRequired, TokenError, UpstreamError
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.reply import CONTINUE, Written, answer_problem, cut_off, relay
-from bearerd.forward.spool import BodyStalled, Spool, SpoolBudget
+from bearerd.forward.spool import BodyStalled, Disk, Spool, SpoolBudget
 from bearerd.forward.tunnel import CHUNK, hold_back, tunnel
 from bearerd.forward.upstream import BodyError, UpstreamRequest, UpstreamResponse
 from bearerd.tokens.manager import TokenManager
@@ -35,8 +35,13 @@ _NO_ROUTE: Final = Problem(
 _BAD_BODY: Final = Problem(
     400, "bad_request", "the request body is not framed as it should be", "http_request_error", close=True
 )
-
-
+_BODY_LOST: Final = Problem(
+    500,
+    "internal_error",
+    "what was kept of the request body on disk could not be read back; the log says why",
+    "proxy_internal_error",
+    close=True,
+)
 _TOKEN_IN_QUERY: Final = Problem(
     403,
     "token_in_query",
@@ -71,17 +76,19 @@ class Forwarder:
         managers: Mapping[str, TokenManager],
         pool: UpstreamPool,
         budget: SpoolBudget,
+        disk: Disk,
         *,
         pseudonym: str,
         access: bool,
         login_urls: Mapping[str, str] | None = None,
         login_needed: Callable[[str], None] | None = None,
     ) -> None:
-        """`login_urls` is where people log in to accounts; `login_needed` is told of each call that is refused for it."""
+        """`disk` is for routes that want it. `login_urls` is where people log in to accounts; `login_needed` is told of each call that is refused for it."""
         self._routes = tuple(routes)
         self._managers = managers
         self._pool = pool
         self._budget = budget
+        self._disk = disk
         self._tunnel_buffer = memoryview(bytearray(CHUNK))
         self._via = {(1, minor): f"1.{minor} {pseudonym}".encode() for minor in (0, 1)}
         self._access = access
@@ -100,7 +107,7 @@ class Forwarder:
             path = path_of(head.target).decode("latin-1")
             self._log.warning("request.refused", problem=problem.code, method=head.method, path=path)
             return answer_problem(problem, head)
-        call = _Call(request, head, route, self._spool(request, head))
+        call = _Call(request, head, route, self._spool(request, head, route))
         try:
             answer = await self._forward(call)
         finally:
@@ -117,8 +124,7 @@ class Forwarder:
         except UpstreamError as error:
             return answer_problem(broken_upstream(error), call.head)
         except BodyError:
-            stalled = isinstance(call.request.content.exception(), BodyStalled)
-            return answer_problem(BODY_TIMEOUT if stalled else _BAD_BODY, call.head)
+            return answer_problem(_bad_body(call), call.head)
         rewrite = partial(rewrite_field, self._routes, call.route, call.head.target)
         if response.switched_to is not None:
             return await self._switch(call, response, rewrite)
@@ -219,11 +225,11 @@ class Forwarder:
         )
         return await self._pool.send(route.origin, request, route.way)
 
-    def _spool(self, request: web.BaseRequest, head: Head) -> Spool | None:
-        length = field(head.headers, b"content-length")
-        if field(head.headers, b"transfer-encoding") is None and (length is None or int(length) == 0):
+    def _spool(self, request: web.BaseRequest, head: Head, route: Route) -> Spool | None:
+        length = int(field(head.headers, b"content-length") or 0)
+        if length == 0 and field(head.headers, b"transfer-encoding") is None:
             return None
-        return Spool(request.content, self._budget)
+        return Spool(request.content, self._budget, self._disk if route.disk_spool else None, length)
 
     def _continue(self, request: web.BaseRequest) -> None:
         """Tell a client that waits with its body to send it (RFC 9110 section 10.1.1)."""
@@ -250,6 +256,12 @@ def _refuse(route: Route, head: Head) -> Problem | None:
     if route.rules is None:
         return None
     return judge(route.rules, head.method, head.target[len(route.prefix) :], head.headers)
+
+
+def _bad_body(call: _Call) -> Problem:
+    if call.body is not None and call.body.lost:
+        return _BODY_LOST
+    return BODY_TIMEOUT if isinstance(call.request.content.exception(), BodyStalled) else _BAD_BODY
 
 
 def _framing(length: bytes | None, *, chunked: bool) -> tuple[bytes, bytes] | None:

@@ -108,9 +108,10 @@ def build_configuration(
             problems.add(_name(("accounts", name, "redirect_uri"), values), text)
     routes = _build_routes(settled, values, problems)
     limits = _build_limits(settings.limits)
-    if limits.replay_body > limits.replay_total:
-        name = _name(("limits", "replay_body"), values)
-        problems.add(name, "is more than limits.replay_total; make it smaller, or that one larger")
+    for key in ("replay", "spool"):
+        if getattr(limits, f"{key}_body") > getattr(limits, f"{key}_total"):
+            name = _name(("limits", f"{key}_body"), values)
+            problems.add(name, f"is more than limits.{key}_total; make it smaller, or that one larger")
     wrong = check_store(settings.store, settled.store)
     store = _build(("store",), wrong, partial(build_store, settled.store), values, problems)
     problems.check()
@@ -133,6 +134,8 @@ def _build_limits(table: LimitsTable) -> Limits:
     return Limits(
         replay_body=table.replay_body,
         replay_total=table.replay_total,
+        spool_body=table.spool_body,
+        spool_total=table.spool_total,
         connections=table.connections,
         header_read_s=table.header_read,
         body_idle_s=table.body_idle,
@@ -228,6 +231,7 @@ def _build_route(prefix: str, table: RouteTable) -> Route:
             methods=table.methods, read_only=table.read_only, allow=table.allow, deny=table.deny
         ),
         retry_statuses=frozenset(table.retry_statuses),
+        disk_spool=table.spool == "disk",
     )
 
 

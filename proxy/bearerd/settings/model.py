@@ -117,6 +117,7 @@ class RouteTable(Table):
     read_only: bool = False
     allow: list[Annotated[str, AfterValidator(parse_allow)]] = Field([], min_length=1)
     deny: list[Annotated[str, AfterValidator(parse_deny)]] = []
+    spool: Literal["memory", "disk"] = "memory"
     retry_statuses: list[Annotated[int, BeforeValidator(parse_retry_status)]] = [401]
     response_idle: Duration | None = None
     proxy: Annotated[InstanceOf[Proxy] | Literal["none"], BeforeValidator(parse_proxy)] | None = None
@@ -132,6 +133,8 @@ class LimitsTable(Table):
 
     replay_body: Size = _LIMITS.replay_body
     replay_total: Size = _LIMITS.replay_total
+    spool_body: Size = _LIMITS.spool_body
+    spool_total: Size = _LIMITS.spool_total
     connections: int = Field(_LIMITS.connections, ge=1)
     header_read: Duration = _LIMITS.header_read_s
     body_idle: Duration = _LIMITS.body_idle_s
