@@ -13,6 +13,7 @@ from bearerd.core.accounts import Account, CommandSource, Source, StaticSource
 from bearerd.core.configuration import Configuration, Limits, Listen
 from bearerd.core.field_rules import DEFAULT_RULES, FieldRules
 from bearerd.core.redaction import Secret
+from bearerd.core.rules import Rules
 from bearerd.core.targets import DIRECT, Way, parse_route, sort_routes
 from bearerd.core.upgrades import WEBSOCKET
 from bearerd.daemon import Daemon
@@ -35,6 +36,9 @@ async def running(
     response_idle_s: float | None = None,
     fields: FieldRules = DEFAULT_RULES,
     origins: frozenset[str] = frozenset(),
+    rules: Rules | None = None,
+    retry_statuses: frozenset[int] = frozenset({401}),
+    disk_spool: bool = False,
 ) -> AsyncIterator[Daemon]:
     """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
     routes = [
@@ -45,6 +49,9 @@ async def running(
             way=way,
             response_idle_s=response_idle_s,
             fields=fields,
+            rules=rules,
+            retry_statuses=retry_statuses,
+            disk_spool=disk_spool,
         )
         for n, url in enumerate(upstreams)
     ]

@@ -77,6 +77,10 @@ class RunningDaemon:
     async def end(self) -> int:
         if self._process.returncode is None:
             self._process.terminate()
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Its exit status, when it has ended. It is not told to here: that would take the status away from who waits."""
         try:
             async with asyncio.timeout(STOP_S):
                 status = await self._process.wait()
@@ -110,4 +114,4 @@ async def killed(daemon: RunningDaemon) -> AsyncIterator[None]:
 async def kill(daemon: RunningDaemon) -> None:
     with suppress(ProcessLookupError):
         os.kill(daemon.pid, signal.SIGKILL)
-    assert await daemon.end() == -signal.SIGKILL
+    assert await daemon.ended() == -signal.SIGKILL

@@ -359,6 +359,13 @@ class TestProcess:
         assert "connections.fewer" in daemon.log
         assert "library.message" not in daemon.log
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit for Windows")
+    async def test_a_body_on_disk_takes_a_descriptor_too(self, tmp_path: Path) -> None:
+        toml = '[accounts.a]\ntoken = "t"\n[routes."/"]\nupstream = "http://127.0.0.1:9"\nspool = "disk"\n'
+        async with RunningDaemon(tmp_path, toml, descriptors=64) as daemon:
+            pass
+        assert '"connections": 5' in daemon.log
+
     async def test_a_second_signal_does_not_wait(self, tmp_path: Path) -> None:
         async def never(token: str) -> bool:
             await asyncio.sleep(5)

@@ -41,6 +41,8 @@ KEYS_OF_THE_KEY = {"key_source", "key_file", "key_secret_file"}
 PARSERS: dict[str, Callable[[object], object]] = {
     "replay_body": parse_size,
     "replay_total": parse_size,
+    "spool_body": parse_size,
+    "spool_total": parse_size,
     **dict.fromkeys(("command_timeout", "header_read", "body_idle", "keep_alive", "drain"), parse_duration),
     **dict.fromkeys(("upstream_connect", "upstream_idle"), parse_duration),
 }
@@ -144,6 +146,8 @@ DEFAULTS = [
         "cookies",
         "query_token",
         "upgrades",
+        "retry_statuses",
+        "spool",
         "level",
         "format",
         "access",

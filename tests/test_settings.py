@@ -21,8 +21,9 @@ from bearerd.core.accounts import (
     StaticSource,
 )
 from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
-from bearerd.core.field_rules import DEFAULT_RULES, Credential, FieldRules, build_rules
+from bearerd.core.field_rules import DEFAULT_RULES, Credential, FieldRules, build_field_rules
 from bearerd.core.redaction import MASK, Secret
+from bearerd.core.rules import build_rules
 from bearerd.core.targets import DIRECT, Origin, Proxy, Tls, Way, parse_route
 from bearerd.errors import ConfigError, NotConfigured
 from bearerd.places import default_path
@@ -415,14 +416,14 @@ def test_header_fields_of_a_route(folder: Path) -> None:
 
     assert rules("") == DEFAULT_RULES
     text = 'headers = { X-Api-Version = "2", "x.a" = "b, c" }\ndrop_headers = ["Origin", "referer"]\n'
-    assert rules(text) == build_rules(
+    assert rules(text) == build_field_rules(
         added=[(b"X-Api-Version", b"2"), (b"x.a", b"b, c")], dropped=[b"origin", b"referer"]
     )
     environ = {
         "BEARERD_ROUTES__/__HEADERS": '{"X-A": "1"}',
         "BEARERD_ROUTES__/__DROP_HEADERS": "Origin, Referer",
     }
-    assert rules("", environ) == build_rules(added=[(b"X-A", b"1")], dropped=[b"origin", b"referer"])
+    assert rules("", environ) == build_field_rules(added=[(b"X-A", b"1")], dropped=[b"origin", b"referer"])
 
 
 @pytest.mark.parametrize(
@@ -521,6 +522,85 @@ def test_what_connections_of_a_route_may_be_switched_to(folder: Path) -> None:
 def test_what_connections_are_never_switched_to(folder: Path, written: str, problem: str) -> None:
     text = STATIC + ROOT + f'upgrades = ["{written}"]\n'
     assert refuse(folder, text) == f'routes."/".upgrades[0]: {problem}'
+
+
+def test_rules_of_a_route(folder: Path) -> None:
+    rules = 'methods = ["GET", "DELETE"]\nallow = ["/v1/**"]\ndeny = ["DELETE /v1/**", "/admin/*"]\n'
+    route = configure(folder, STATIC + ROOT + rules).routes[0]
+    written = {"methods": ["GET", "DELETE"], "allow": ["/v1/**"], "deny": ["DELETE /v1/**", "/admin/*"]}
+    assert route.rules == build_rules(**written)  # type: ignore[arg-type]  # lists of texts
+    assert configure(folder, STATIC + ROOT).routes[0].rules is None
+    assert configure(folder, STATIC + ROOT + "deny = []\n").routes[0].rules is None
+    read_only = configure(folder, STATIC + ROOT + "read_only = true\n").routes[0].rules
+    assert read_only == build_rules(read_only=True)
+
+
+def test_rules_of_a_route_in_variables(folder: Path) -> None:
+    environ = {
+        "BEARERD_ROUTES__/__ALLOW": "PUT POST /v1/**, /v2",
+        "BEARERD_ROUTES__/__DENY": '["/a,b"]',
+        "BEARERD_ROUTES__/__READ_ONLY": "no",
+        "BEARERD_ROUTES__/__METHODS": "PUT,POST",
+    }
+    rules = configure(folder, STATIC + ROOT, environ).routes[0].rules
+    assert rules == build_rules(methods=["PUT", "POST"], allow=["PUT POST /v1/**", "/v2"], deny=["/a,b"])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("methods = []", ".methods: is empty; give it an element or take it out"),
+        ("allow = []", ".allow: is empty; give it an element or take it out"),
+        (
+            'methods = ["get"]',
+            ".methods[0]: 'get' is not a method; write methods in capitals, with one space between them",
+        ),
+        ('methods = "GET"', '.methods: is not a list; write it like ["first", "second"]'),
+        ('methods = ["GET"]\nread_only = true', ".read_only: is set, and so is methods; keep one of them"),
+        (
+            'deny = ["/x", "admin"]',
+            '.deny[1]: names no path that begins with a slash; write it like "/admin/**" or "DELETE /v1/files/*"',
+        ),
+        (
+            'allow = ["/a/**/b"]',
+            '.allow[0]: has ** elsewhere than at the end, after a slash; write it like "/admin/**"',
+        ),
+    ],
+)
+def test_bad_rules_are_one_line(folder: Path, text: str, problem: str) -> None:
+    assert refuse(folder, STATIC + ROOT + text + "\n") == f'routes."/"{problem}'
+
+
+def test_statuses_that_mean_that_a_token_is_not_taken(folder: Path) -> None:
+    def statuses(more: str, environ: dict[str, str] | None = None) -> frozenset[int]:
+        return configure(folder, STATIC + ROOT + more, environ or {}).routes[0].retry_statuses
+
+    assert statuses("") == {401}
+    assert statuses("retry_statuses = []\n") == frozenset()
+    assert statuses("retry_statuses = [401, 403, 498]\n") == {401, 403, 498}
+    assert statuses("", {"BEARERD_ROUTES__/__RETRY_STATUSES": "403, 419"}) == {403, 419}
+    assert statuses("", {"BEARERD_ROUTES__/__RETRY_STATUSES": "[403]"}) == {403}
+
+
+@pytest.mark.parametrize(
+    "written", ["399", "500", "200", "-401", '"abc"', '"0401"', "401.0", "true", '"\u0664\u0660\u0661"']
+)
+def test_statuses_that_never_do(folder: Path, written: str) -> None:
+    refusal = refuse(folder, STATIC + ROOT + f"retry_statuses = [401, {written}]\n")
+    assert refusal == 'routes."/".retry_statuses[1]: is not a status from 400 to 499; write it like 401'
+
+
+def test_a_route_that_keeps_bodies_on_disk(folder: Path) -> None:
+    assert not configure(folder, STATIC + ROOT).routes[0].disk_spool
+    assert not configure(folder, STATIC + ROOT + 'spool = "memory"\n').routes[0].disk_spool
+    limits = '[limits]\nspool_body = "1MiB"\nspool_total = "2MiB"\n'
+    found = configure(folder, STATIC + ROOT + 'spool = "disk"\n' + limits)
+    assert found.routes[0].disk_spool
+    assert (found.limits.spool_body, found.limits.spool_total) == (1 << 20, 2 << 20)
+    refusal = refuse(folder, STATIC + ROOT + '[limits]\nspool_body = "2GiB"\n')
+    assert (
+        refusal == "limits.spool_body: is more than limits.spool_total; make it smaller, or that one larger"
+    )
 
 
 def test_variables_of_a_route(folder: Path) -> None:

@@ -36,12 +36,13 @@ from bearerd.core.reach import Reach, build_reach
 from bearerd.errors import CannotListen, ConfigError
 from bearerd.forward.handler import Forwarder
 from bearerd.forward.pool import UpstreamPool
-from bearerd.forward.spool import SpoolBudget
+from bearerd.forward.spool import Disk, SpoolBudget
 from bearerd.front import Front
 from bearerd.gate import Gate
 from bearerd.hooks import LoginHook
 from bearerd.listening import accept_from, open_sockets
 from bearerd.logs import frames
+from bearerd.places import spool_folder
 from bearerd.ports import Clock
 from bearerd.tokens.logins import Logins
 from bearerd.tokens.manager import TokenManager
@@ -182,7 +183,8 @@ class Daemon:
 
     def _build_gate(self) -> Gate:
         limits = self._configuration.limits
-        most = allowed_connections(limits.connections, descriptor_limit())
+        per_call = 3 if any(route.disk_spool for route in self._configuration.routes) else 2
+        most = allowed_connections(limits.connections, descriptor_limit(), per_call)
         if most < limits.connections:
             self._log.warning("connections.fewer", connections=most, because="the limit of open files is low")
         return Gate(self._front, limits, most, self._front.begin)
@@ -194,6 +196,7 @@ class Daemon:
             self._managers,
             self._pool,
             SpoolBudget(limits.replay_total, limits.replay_body),
+            Disk(spool_folder(), SpoolBudget(limits.spool_total, limits.spool_body)),
             pseudonym=pseudonym,
             access=self._configuration.log.access,
             login_urls=reach.login_urls,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from platformdirs import user_config_dir
+from platformdirs import user_cache_dir, user_config_dir
 
 CONFIG_VARIABLE: Final = "BEARERD_CONFIG"
 
@@ -16,6 +16,11 @@ CONFIG_VARIABLE: Final = "BEARERD_CONFIG"
 def default_path() -> Path:
     """The file that is read where no other is named."""
     return Path(user_config_dir("bearerd", appauthor=False), "bearerd.toml")
+
+
+def spool_folder() -> Path:
+    """Where bodies are kept that memory is too small for. Not in the runtime folder, which is in memory itself."""
+    return Path(user_cache_dir("bearerd", appauthor=False), "bodies")
 
 
 def find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:

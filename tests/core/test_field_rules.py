@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bearerd.core.field_rules import (
     DEFAULT_RULES,
     Credential,
-    build_rules,
+    build_field_rules,
     check_field_name,
     check_field_value,
     parse_credential,
@@ -45,8 +45,8 @@ def test_how_a_credential_is_written(written: str, field: tuple[bytes, bytes]) -
 
 def test_the_default_is_a_bearer_token() -> None:
     assert parse_credential("Authorization: Bearer {token}") == Credential() == DEFAULT_RULES.credential
-    assert build_rules() == DEFAULT_RULES
-    assert hash(build_rules()) == hash(DEFAULT_RULES)
+    assert build_field_rules() == DEFAULT_RULES
+    assert hash(build_field_rules()) == hash(DEFAULT_RULES)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_whatever_the_client_sends_one_credential_leaves(
         framing=None,
         token=b"ours",
         cookies=True,
-        rules=build_rules(credential),
+        rules=build_field_rules(credential),
     )
     assert sent[-1] == credential.field(b"ours")
     canonical = [name.lower().replace(b"_", b"-") for name, _ in sent[:-1]]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bearerd.core.field_rules import DEFAULT_RULES, Credential, FieldRules, build_rules
+from bearerd.core.field_rules import DEFAULT_RULES, Credential, FieldRules, build_field_rules
 from bearerd.core.fields import Fields as Indexed
 from bearerd.core.headers import (
     LAST_CHUNK,
@@ -391,10 +391,10 @@ def test_what_asks_for_another_protocol_is_ours() -> None:
 RULES = st.sampled_from(
     [
         DEFAULT_RULES,
-        build_rules(Credential(b"X-Hop", b"100%b ", b" %s")),
-        build_rules(Credential(b"Authorization", b"Basic ", encoded=(b"me:", b""))),
-        build_rules(if_absent=True).own,
-        build_rules(added=[(b"x-a", b"50%"), (b"X-B%b", b"")], dropped=[b"X-Hop"]),
+        build_field_rules(Credential(b"X-Hop", b"100%b ", b" %s")),
+        build_field_rules(Credential(b"Authorization", b"Basic ", encoded=(b"me:", b""))),
+        build_field_rules(if_absent=True).own,
+        build_field_rules(added=[(b"x-a", b"50%"), (b"X-B%b", b"")], dropped=[b"X-Hop"]),
     ]
 )
 

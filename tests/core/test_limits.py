@@ -18,3 +18,7 @@ from bearerd.core.limits import allowed_connections
 )
 def test_each_call_takes_two_descriptors(wanted: int, descriptors: float, allowed: int) -> None:
     assert allowed_connections(wanted, descriptors) == allowed
+
+
+def test_a_call_that_keeps_its_body_on_disk_takes_three() -> None:
+    assert allowed_connections(1024, 1008, per_call=3) == 320

@@ -12,6 +12,7 @@ import pytest
 
 from bearerd.core.accounts import Source
 from bearerd.core.configuration import Limits
+from bearerd.core.rules import build_rules
 from bearerd.daemon import Daemon
 from callers import FRESH, STATIC, Client, connected, running, warm
 from faults import FaultServer, Step, hang, pause, read, reply, reset, send, serve, until
@@ -244,3 +245,54 @@ async def test_a_slow_reader_is_waited_for() -> None:
         for _ in range(400):
             await client.exactly(large)
     assert len(server.requests) == 400
+
+
+@pytest.mark.parametrize("target", ["/no", "/%6eo", "/a/../no"])
+async def test_the_rules_of_the_route_hold(target: str) -> None:
+    async with (
+        FaultServer([serve(HI)]) as server,
+        running(server.url, rules=build_rules(deny=["/no"])) as daemon,
+        connected(daemon) as client,
+    ):
+        await warm(daemon)
+        client.write(f"GET {target} HTTP/1.1")
+        status, _ = await client.problem()
+        assert status == 403
+        assert not any(peer.received for peer in server.peers)
+
+
+async def test_what_else_means_that_a_token_is_not_taken() -> None:
+    """And a 401 does not, by a route that says so."""
+    async with (
+        FaultServer([serve(reply(b"no", "403 Forbidden"), NO, HI)]) as server,
+        running(server.url, source=FRESH, retry_statuses=frozenset({403})) as daemon,
+        connected(daemon) as client,
+    ):
+        await warm(daemon)
+        client.write("GET / HTTP/1.1")
+        await client.exactly(NO)
+    assert len(server.requests) == 2
+
+
+async def test_an_answer_that_a_page_may_read_says_so() -> None:
+    async with (
+        FaultServer([serve(HI)]) as server,
+        running(server.url, origins=frozenset({"https://app.test"})) as daemon,
+        connected(daemon) as client,
+    ):
+        await warm(daemon)
+        client.write("GET / HTTP/1.1", "Origin: https://app.test")
+        assert b"Access-Control-Allow-Origin: https://app.test\r\n" in await client.answer()
+
+
+async def test_a_body_too_large_for_memory_is_kept_on_disk() -> None:
+    body = bytes(range(256)) * 16
+    async with (
+        FaultServer([serve(NO, HI)]) as server,
+        running(server.url, source=FRESH, limits=Limits(replay_body=100), disk_spool=True) as daemon,
+        connected(daemon) as client,
+    ):
+        await warm(daemon)
+        client.write("PUT / HTTP/1.1", f"Content-Length: {len(body)}", body=body)
+        await client.exactly(HI)
+    assert [request.endswith(b"\r\n\r\n" + body) for request in server.requests] == [True, True]

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from bearerd.core.accounts import CommandSource
-from bearerd.core.field_rules import build_rules, parse_credential
+from bearerd.core.field_rules import build_field_rules, parse_credential
 from callers import FRESH, connected, kept, pair, split
 from daemons import RunningDaemon
 from faults import FaultServer, read, reply, reset, serve
@@ -48,7 +48,7 @@ def _connection(request: pytest.FixtureRequest) -> Iterator[None]:
 )
 async def test_exactly_one_credential_leaves_ours_and_last(credential: str, line: bytes) -> None:
     """Whatever its name: the client's Authorization goes too, in all spellings, also where Connection names ours."""
-    rules = build_rules(parse_credential(credential))
+    rules = build_field_rules(parse_credential(credential))
     async with pair([serve(HI)], fields=rules) as (client, server):
         client.write(
             "POST / HTTP/1.1",
@@ -69,7 +69,7 @@ async def test_exactly_one_credential_leaves_ours_and_last(credential: str, line
 
 async def test_a_replay_has_the_newer_token_in_the_same_place() -> None:
     async with pair(
-        [serve(NO, HI)], source=FRESH, fields=build_rules(parse_credential("X-Api-Key: {token}"))
+        [serve(NO, HI)], source=FRESH, fields=build_field_rules(parse_credential("X-Api-Key: {token}"))
     ) as (client, server):
         client.write("GET / HTTP/1.1", "X-Api-Key: dummy")
         await client.exactly(HI)
@@ -130,8 +130,8 @@ async def test_the_token_is_in_no_text_of_ours(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- the client's own credential
 
-OWN: Final = build_rules(if_absent=True)
-OWN_KEY: Final = build_rules(parse_credential("X-Api-Key: {token}"), if_absent=True)
+OWN: Final = build_field_rules(if_absent=True)
+OWN_KEY: Final = build_field_rules(parse_credential("X-Api-Key: {token}"), if_absent=True)
 BEFORE_LOGIN: Final = CommandSource(("false",), 5)
 
 
@@ -232,7 +232,7 @@ async def test_the_clients_own_needs_no_token_of_ours() -> None:
 
 # ---------------------------------------------------------------- the route's own fields
 
-VERSIONED: Final = build_rules(
+VERSIONED: Final = build_field_rules(
     added=[(b"X-Api-Version", b"2"), (b"User_Agent", b"ours/1")], dropped=[b"Origin", b"X-Debug"]
 )
 
@@ -269,7 +269,7 @@ async def test_a_routes_fields_replace_the_clients_in_all_spellings() -> None:
 
 
 async def test_a_routes_fields_go_with_a_clients_own_credential_too() -> None:
-    rules = build_rules(if_absent=True, added=[(b"X-Api-Version", b"2")], dropped=[b"X-Debug"])
+    rules = build_field_rules(if_absent=True, added=[(b"X-Api-Version", b"2")], dropped=[b"X-Debug"])
     async with pair([serve(HI)], fields=rules) as (client, server):
         client.write("GET / HTTP/1.1", "X-Debug: 1", "Authorization: own", "X-Api-Version: 1")
         await client.exactly(HI)

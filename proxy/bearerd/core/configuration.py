@@ -28,7 +28,7 @@ class Limits:
     """How much there may be at once, and how long it may take.
 
     `replay_body` and `replay_total` are bytes of request bodies kept for a replay after a 401: of one call, and of all
-    calls together. `header_read_s` runs from a head's first byte to its last; `body_idle_s` between two pieces of a
+    calls together. `spool_body` and `spool_total` are the same for what is kept on disk. `header_read_s` runs from a head's first byte to its last; `body_idle_s` between two pieces of a
     request's body; `keep_alive_s` between two requests; `drain_s` is for calls under way when the daemon is to end.
     An upstream has `upstream_connect_s` to accept a connection, which is kept for `upstream_idle_s` unused.
     """
@@ -42,6 +42,8 @@ class Limits:
     drain_s: float = 8.0  # container runtimes kill at 10 s
     upstream_connect_s: float = 10.0
     upstream_idle_s: float = 15.0
+    spool_body: int = 64 << 20
+    spool_total: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)

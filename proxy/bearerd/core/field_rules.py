@@ -88,7 +88,7 @@ class FieldRules:
         return name in self.dropped or name.startswith(self.families)
 
 
-def build_rules(
+def build_field_rules(
     credential: Credential = Credential(),
     *,
     if_absent: bool = False,
@@ -169,4 +169,4 @@ def check_field_value(name: str, value: str) -> None:
         raise ValueError(f"{name} has {{token}} in it, which is for credential alone; write it there")
 
 
-DEFAULT_RULES: Final = build_rules()
+DEFAULT_RULES: Final = build_field_rules()

@@ -50,6 +50,6 @@ TOO_MANY_CONNECTIONS: Final = Problem(
 )
 
 
-def allowed_connections(wanted: int, descriptors: float) -> int:
-    """How many clients there may be where so many files can be open: each call takes two, and some are kept spare."""
-    return int(max(1, min(wanted, (descriptors - SPARE_DESCRIPTORS) // 2)))
+def allowed_connections(wanted: int, descriptors: float, per_call: int = 2) -> int:
+    """How many clients there may be where so many files can be open, of which some are kept spare."""
+    return int(max(1, min(wanted, (descriptors - SPARE_DESCRIPTORS) // per_call)))

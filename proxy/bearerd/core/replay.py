@@ -1,4 +1,7 @@
-"""When a 401 is worth a forced refresh. An API that says 401 for reasons of its own must not cost a grant per call."""
+"""When a 401, or what a route has in its place, is worth a forced refresh.
+
+An API that says 401 for reasons of its own must not cost a grant per call.
+"""
 
 from dataclasses import dataclass
 

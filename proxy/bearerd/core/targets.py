@@ -9,17 +9,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Final
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 from bearerd.core.field_rules import DEFAULT_RULES, FieldRules
+from bearerd.core.queries import has_parameter
 from bearerd.core.redaction import Secret
+from bearerd.core.rules import Rules
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::(.*))?")
 _NAME: Final = re.compile(r"(?:[a-z0-9_][a-z0-9_-]*\.)*[a-z0-9_][a-z0-9_-]*\.?")
 _TOKEN_NAME: Final = b"access_token"  # RFC 6750 section 2.3
 _ENDS: Final = frozenset({b"", b"/", b"?"})  # what can follow a segment of a path
-_PAIRS: Final = re.compile(rb"[&;]")
 _BAD_HOST: Final = (
     "has a host that is neither a name nor an address; write it like https://api.example.com/v1"
 )
@@ -98,6 +99,8 @@ class Route:
     An upstream that is silent for `response_idle_s` seconds is given up.
     `upgrades` are the protocols, in lower case, that a client may switch its connection to. `fields` says where
     the token goes, and which of a client's fields stay here.
+    `rules` say which calls may pass; without any, all may. `retry_statuses` are how the upstream says that it does not
+    take the token. `disk_spool` says that bodies too large for memory are kept on disk for a replay.
     """
 
     prefix: bytes
@@ -111,6 +114,9 @@ class Route:
     response_idle_s: float | None = None
     upgrades: frozenset[bytes] = frozenset({b"websocket"})
     fields: FieldRules = DEFAULT_RULES
+    rules: Rules | None = None
+    retry_statuses: frozenset[int] = frozenset({401})
+    disk_spool: bool = False
 
     @property
     def name(self) -> str:
@@ -196,8 +202,7 @@ def path_of(target: bytes) -> bytes:
 
 def has_token(target: bytes) -> bool:
     """Whether the query has a bearer token, however its name is spelt."""
-    names = (pair.partition(b"=")[0] for pair in _PAIRS.split(target.partition(b"?")[2]))
-    return any(unquote_to_bytes(name).strip().lower() == _TOKEN_NAME for name in names)
+    return has_parameter(target, _TOKEN_NAME)
 
 
 def match_route(routes: tuple[Route, ...], target: bytes) -> Route | None:

@@ -8,12 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from aiohttp import StreamReader
-
 from bearerd.core.guard import Head
 from bearerd.core.tokens import TokenSet
 from bearerd.forward.lanes import Lane
-from bearerd.forward.spool import Spool, SpoolBudget
+from bearerd.forward.spool import Spool
 from bearerd.forward.upstream import Connection, UpstreamRequest
 
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
@@ -69,14 +67,13 @@ class DirectCall:
         self.body: Spool | None = None
         self.started_at = time.perf_counter()
 
-    def send(self, via: bytes, payload: StreamReader, budget: SpoolBudget) -> None:
-        """Send the request, of which `payload` is the whole body."""
+    def send(self, via: bytes, body: Spool | None) -> None:
+        """Send the request, whose `body` is all there."""
         head, lane = self.head, self.lane
-        length = head.get(b"content-length")
-        message = lane.build_head(head, head, via, self.token, length)
-        if not payload.at_eof():
-            self.body = Spool(payload, budget)
-            message += self.body.take()
+        message = lane.build_head(head, head, via, self.token, head.get(b"content-length"))
+        if body is not None:
+            self.body = body
+            message += body.take()
         request = UpstreamRequest(head.method, message, idle_s=lane.route.response_idle_s)
         self.connection.begin(request, self)
 
@@ -90,8 +87,8 @@ class DirectCall:
         self.connection.forget_receiver()
 
     def takes(self, status: int) -> bool:
-        """A 401 is not just passed on."""
-        return status != 401
+        """What says that the token is not taken is not just passed on."""
+        return status not in self.lane.route.retry_statuses
 
     def relay(self, status: int, answer: bytes) -> None:
         self._caller.answer(answer)

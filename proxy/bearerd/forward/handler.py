@@ -1,4 +1,4 @@
-"""One call from end to end: route, token, upstream, one replay after a 401, relay."""
+"""One call from end to end: route, token, upstream, one replay where the token is not taken, relay."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +14,7 @@ from bearerd.core.headers import Rewrite, count_down
 from bearerd.core.limits import BODY_TIMEOUT
 from bearerd.core.problems import Problem, broken_upstream, no_token
 from bearerd.core.replay import OPEN, ReplayGate, may_force, replay_rejected
+from bearerd.core.rules import judge
 from bearerd.core.targets import Route, has_token, match_route, path_of
 from bearerd.core.tokens import TokenSet
 from bearerd.core.upgrades import wanted
@@ -22,7 +23,7 @@ from bearerd.forward.direct import Caller, DirectCall, is_ordinary
 from bearerd.forward.lanes import Lane
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.reply import CONTINUE, Written, answer_problem, cut_off, relay
-from bearerd.forward.spool import BodyStalled, Spool, SpoolBudget
+from bearerd.forward.spool import BodyStalled, Disk, Spool, SpoolBudget
 from bearerd.forward.tunnel import CHUNK, hold_back, tunnel
 from bearerd.forward.upstream import BodyError, Connection, UpstreamRequest, UpstreamResponse
 from bearerd.tokens.manager import TokenManager
@@ -36,8 +37,13 @@ _NO_ROUTE: Final = Problem(
 _BAD_BODY: Final = Problem(
     400, "bad_request", "the request body is not framed as it should be", "http_request_error", close=True
 )
-
-
+_BODY_LOST: Final = Problem(
+    500,
+    "internal_error",
+    "what was kept of the request body on disk could not be read back; the log says why",
+    "proxy_internal_error",
+    close=True,
+)
 _TOKEN_IN_QUERY: Final = Problem(
     403,
     "token_in_query",
@@ -77,19 +83,21 @@ class Forwarder:
         managers: Mapping[str, TokenManager],
         pool: UpstreamPool,
         budget: SpoolBudget,
+        disk: Disk,
         *,
         pseudonym: str,
         access: bool,
         login_urls: Mapping[str, str] | None = None,
         login_needed: Callable[[str], None] | None = None,
     ) -> None:
-        """`login_urls` is where people log in to accounts; `login_needed` is told of each call that is refused for it."""
+        """`disk` is for routes that want it. `login_urls` is where people log in to accounts; `login_needed` is told of each call that is refused for it."""
         self._routes = tuple(routes)
         self._lanes = {
             route.prefix: Lane(route, self._routes, managers[route.account], pool) for route in routes
         }
         self._pool = pool
         self._budget = budget
+        self._disk = disk
         self._tunnel_buffer = memoryview(bytearray(CHUNK))
         self._via = {(1, minor): f"1.{minor} {pseudonym}".encode() for minor in (0, 1)}
         self._access = access
@@ -109,7 +117,7 @@ class Forwarder:
             return None
         call = DirectCall(caller, head, lane, token, connection, self._answered)
         try:
-            call.send(self._via[head.version], payload, self._budget)
+            call.send(self._via[head.version], self._spool(payload, head, lane.route))
         except BaseException:
             connection.close()
             raise
@@ -124,9 +132,11 @@ class Forwarder:
         """
         lane = self._admit(head)
         if isinstance(lane, Problem):
+            path = path_of(head.target).decode("latin-1")
+            self._log.warning("request.refused", problem=lane.code, method=head.method, path=path)
             return answer_problem(lane, head)
         call = _Call(request, head, lane, begun)
-        call.body = begun.body if begun is not None else self._spool(request, head)
+        call.body = begun.body if begun is not None else self._spool(request.content, head, lane.route)
         try:
             answer = await self._forward(call)
         finally:
@@ -140,8 +150,9 @@ class Forwarder:
         route = match_route(self._routes, head.target)
         if route is None:
             return _NO_ROUTE
-        if b"?" in head.target and not route.query_token and has_token(head.target):
-            return _TOKEN_IN_QUERY
+        problem = _refuse(route, head)
+        if problem is not None:
+            return problem
         lane = self._lanes[route.prefix]
         return lane if lane.own is None else lane.choose(head)
 
@@ -157,8 +168,7 @@ class Forwarder:
         except UpstreamError as error:
             return answer_problem(broken_upstream(error), call.head)
         except BodyError:
-            stalled = isinstance(call.request.content.exception(), BodyStalled)
-            return answer_problem(BODY_TIMEOUT if stalled else _BAD_BODY, call.head)
+            return answer_problem(_bad_body(call), call.head)
         rewrite = partial(call.lane.rewrite, call.head.target)
         if response.switched_to is not None:
             return await self._switch(call, response, rewrite)
@@ -198,7 +208,7 @@ class Forwarder:
         token = begun.token if begun is not None else manager.current() or await manager.token()
         self._continue(call)
         response = await self._send(call, token, None if begun is None else begun.connection)
-        if response.status != 401:
+        if response.status not in call.route.retry_statuses:
             self._reopen(call.route)
             return response
         try:
@@ -211,7 +221,7 @@ class Forwarder:
         return await self._replay(call, response, newer)
 
     async def _newer_token(self, call: _Call, manager: TokenManager, sent: TokenSet) -> TokenSet | None:
-        """A token worth a replay after a 401 to `sent`, or None where the 401 is to be relayed."""
+        """A token worth a replay after `sent` was not taken, or None where the answer is to be relayed."""
         if call.body is not None and not call.body.replayable:
             return None
         current = manager.current()
@@ -231,7 +241,7 @@ class Forwarder:
         await rejected.aclose()
         call.replayed = True
         response = await self._send(call, token)
-        if response.status == 401:
+        if response.status in call.route.retry_statuses:
             gate = self._gates.get(call.route, OPEN)
             self._gates[call.route] = replay_rejected(gate, time.monotonic())
         else:
@@ -256,11 +266,11 @@ class Forwarder:
         request = UpstreamRequest(head.method, start, body, chunked, route.response_idle_s, call.upgrade)
         return await self._pool.send(route.origin, request, route.way, begun)
 
-    def _spool(self, request: web.BaseRequest, head: Head) -> Spool | None:
-        length = head.get(b"content-length")
-        if head.get(b"transfer-encoding") is None and (length is None or int(length) == 0):
+    def _spool(self, content: StreamReader, head: Head, route: Route) -> Spool | None:
+        length = int(head.get(b"content-length") or 0)
+        if length == 0 and head.get(b"transfer-encoding") is None:
             return None
-        return Spool(request.content, self._budget)
+        return Spool(content, self._budget, self._disk if route.disk_spool else None, length)
 
     def _continue(self, call: _Call) -> None:
         """Tell a client that waits with its body to send it (RFC 9110 section 10.1.1)."""
@@ -282,3 +292,17 @@ class Forwarder:
                 replayed=isinstance(call, _Call) and call.replayed,
                 duration_s=round(time.perf_counter() - call.started_at, 6),
             )
+
+
+def _refuse(route: Route, head: Head) -> Problem | None:
+    if b"?" in head.target and not route.query_token and has_token(head.target):
+        return _TOKEN_IN_QUERY
+    if route.rules is None:
+        return None
+    return judge(route.rules, head.method, head.target[len(route.prefix) :], head.headers)
+
+
+def _bad_body(call: _Call) -> Problem:
+    if call.body is not None and call.body.lost:
+        return _BODY_LOST
+    return BODY_TIMEOUT if isinstance(call.request.content.exception(), BodyStalled) else _BAD_BODY

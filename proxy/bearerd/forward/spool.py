@@ -1,9 +1,12 @@
-"""Request bodies that can be sent a second time, within limits of memory."""
+"""Request bodies that can be sent a second time, within limits of memory, and of disk where a route wants that."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import StreamReader
+
+from bearerd.forward.disk import DiskFile
 
 
 class BodyStalled(TimeoutError):  # noqa: N818  # what happened to the body, not an error of anybody's
@@ -17,26 +20,61 @@ class SpoolBudget:
     left: int
     per_call: int
 
+    def take(self, size: int, taken: int) -> bool:
+        """Whether a call that has `taken` bytes gets `size` more."""
+        if taken + size > self.per_call or size > self.left:
+            return False
+        self.left -= size
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Where bodies are kept for which there is no room in memory, and how much of them."""
+
+    folder: Path
+    budget: SpoolBudget
+
 
 class Spool:
     """A request body, streamed as it comes and kept for a replay until it grows over the limits.
 
-    `chunks` may be iterated again after an iteration was given up: what was kept comes first.
+    `chunks` may be iterated again after an iteration was given up: what was kept comes first. `lost` says that it
+    could not be read back. A body of more than its limit is not kept at all where its `length`, 0 if that is not known,
+    says so beforehand.
     """
 
-    def __init__(self, content: StreamReader, budget: SpoolBudget) -> None:
+    def __init__(
+        self,
+        content: StreamReader,
+        budget: SpoolBudget,
+        disk: Disk | None = None,
+        length: int = 0,
+    ) -> None:
         self._content = content
         self._budget = budget
-        self._kept: list[bytes] = []
-        self._size = 0
+        self._disk = disk
+        self._kept: list[bytes] = []  # all of it, or the end of it that is not on disk yet
+        self._size = 0  # in memory
+        self._file: DiskFile | None = None
+        self._on_disk = 0
+        self._too_large = length > max(budget.per_call, disk.budget.per_call if disk else 0)
         self.replayable = True
+        self.lost = False
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body from its start. Not to be called again once `replayable` is False."""
+        """The body from its start. Not to be called again once `replayable` is False. Raises OSError, EOFError."""
+        at = 0
+        while self._file is not None and at < self._file.size:
+            chunk = await self._read_back(self._file, at)
+            at += len(chunk)
+            yield chunk
         for chunk in self._kept:
             yield chunk
         while chunk := await self._content.readany():
             self._keep(chunk)
+            if self._file is not None:
+                await self._flush(self._file)
             yield chunk
 
     def take(self) -> bytes:
@@ -46,18 +84,52 @@ class Spool:
         return chunk
 
     def release(self) -> None:
-        """Give the memory back: there will be no replay."""
+        """Give memory and disk back: there will be no replay."""
         self.replayable = False
         self._budget.left += self._size
         self._size = 0
         self._kept.clear()
+        if self._disk is not None and self._file is not None:
+            self._disk.budget.left += self._on_disk
+            self._file.close()
+            self._file = None
 
     def _keep(self, chunk: bytes) -> None:
         if not self.replayable:
             return
-        if self._size + len(chunk) > self._budget.per_call or len(chunk) > self._budget.left:
+        if self._too_large or not self._reserve(len(chunk)):
             self.release()
             return
         self._kept.append(chunk)
-        self._size += len(chunk)
-        self._budget.left -= len(chunk)
+
+    def _reserve(self, size: int) -> bool:
+        """Room for `size` more bytes: in memory as long as there is any, then on disk for all of them."""
+        if self._file is None:
+            if self._budget.take(size, self._size):
+                self._size += size
+                return True
+            if self._disk is None:
+                return False
+            size += self._size
+        assert self._disk is not None  # noqa: S101  # there is no file without it
+        if not self._disk.budget.take(size, self._on_disk):
+            return False
+        self._file = self._file or DiskFile(self._disk.folder)
+        self._on_disk += size
+        return True
+
+    async def _flush(self, file: DiskFile) -> None:
+        """All that is kept goes to the file. If this is cancelled, it is still kept, and goes there with what follows."""
+        if not await file.append(b"".join(self._kept)):
+            self.release()
+            return
+        self._kept.clear()
+        self._budget.left += self._size
+        self._size = 0
+
+    async def _read_back(self, file: DiskFile, at: int) -> bytes:
+        try:
+            return await file.read(at)
+        except (OSError, EOFError):
+            self.lost = True
+            raise

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -14,6 +15,7 @@ from bearerd.core.accounts import Account, OAuthSource
 from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
 from bearerd.core.field_rules import DEFAULT_RULES, FieldRules
 from bearerd.core.redaction import MASK, Secret, redact_value
+from bearerd.core.rules import build_rules
 from bearerd.core.targets import DIRECT, Proxy, Route, Way, parse_origin, parse_route, sort_routes
 from bearerd.settings.accounts import KEYS, build_account, check_account, settle
 from bearerd.settings.fields import build_fields, check_fields
@@ -29,7 +31,7 @@ from bearerd.settings.model import (
     StoreTable,
 )
 from bearerd.settings.problems import Problems, describe, setting_name, suggest
-from bearerd.settings.routes import build_way, check_way
+from bearerd.settings.routes import build_way, check_rules, check_way
 from bearerd.settings.sources import PRECEDENCE, SettingPath, Values, build_tree, is_table
 from bearerd.settings.store import build_store, check_store, find_unfit, settle_store, used_keys
 from bearerd.settings.values import split_variable
@@ -108,9 +110,10 @@ def build_configuration(
             problems.add(_name(("accounts", name, "redirect_uri"), values), text)
     routes = _build_routes(settled, values, problems)
     limits = _build_limits(settings.limits)
-    if limits.replay_body > limits.replay_total:
-        name = _name(("limits", "replay_body"), values)
-        problems.add(name, "is more than limits.replay_total; make it smaller, or that one larger")
+    for key in ("replay", "spool"):
+        if getattr(limits, f"{key}_body") > getattr(limits, f"{key}_total"):
+            name = _name(("limits", f"{key}_body"), values)
+            problems.add(name, f"is more than limits.{key}_total; make it smaller, or that one larger")
     wrong = check_store(settings.store, settled.store)
     store = _build(("store",), wrong, partial(build_store, settled.store), values, problems)
     problems.check()
@@ -139,6 +142,8 @@ def _build_limits(table: LimitsTable) -> Limits:
     return Limits(
         replay_body=table.replay_body,
         replay_total=table.replay_total,
+        spool_body=table.spool_body,
+        spool_total=table.spool_total,
         connections=table.connections,
         header_read_s=table.header_read,
         body_idle_s=table.body_idle,
@@ -234,12 +239,18 @@ def _build_route(prefix: str, table: RouteTable) -> Route:
         query_token=table.query_token,
         upgrades=frozenset(protocol.encode() for protocol in table.upgrades),
         response_idle_s=table.response_idle,
+        rules=build_rules(
+            methods=table.methods, read_only=table.read_only, allow=table.allow, deny=table.deny
+        ),
+        retry_statuses=frozenset(table.retry_statuses),
+        disk_spool=table.spool == "disk",
     )
 
 
 def _build_way(prefix: str, table: RouteTable, values: Values, problems: Problems) -> Way:
     build = partial(build_way, table)
-    return _build(("routes", prefix), check_way(table), build, values, problems) or DIRECT
+    wrong = chain(check_way(table), check_rules(table))
+    return _build(("routes", prefix), wrong, build, values, problems) or DIRECT
 
 
 def _build_fields(prefix: str, table: RouteTable, values: Values, problems: Problems) -> FieldRules:

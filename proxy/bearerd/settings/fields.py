@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bearerd.core.field_rules import FieldRules, build_rules, canonical, parse_credential
+from bearerd.core.field_rules import FieldRules, build_field_rules, canonical, parse_credential
 from bearerd.settings.files import Problem
 from bearerd.settings.model import RouteTable
 
@@ -30,7 +30,7 @@ def _plain(name: str) -> bytes:
 
 def build_fields(table: RouteTable) -> FieldRules:
     """The rules of a table without problems."""
-    return build_rules(
+    return build_field_rules(
         parse_credential(table.credential),
         if_absent=table.inject == "if-absent",
         added=[(name.encode("ascii"), value.encode("ascii")) for name, value in table.headers.items()],

@@ -12,12 +12,15 @@ from bearerd.core.configuration import Limits, Listen, Logging
 from bearerd.core.field_rules import check_field_name
 from bearerd.core.proxies import parse_proxy
 from bearerd.core.redaction import Secret
+from bearerd.core.rules import parse_method
 from bearerd.core.targets import Proxy
 from bearerd.settings.values import (
     parse_access_token,
+    parse_allow,
     parse_argv,
     parse_authority,
     parse_credential_text,
+    parse_deny,
     parse_duration,
     parse_endpoint,
     parse_error_code,
@@ -31,6 +34,7 @@ from bearerd.settings.values import (
     parse_public_url,
     parse_redirect_uri,
     parse_resource,
+    parse_retry_status,
     parse_scope,
     parse_secret,
     parse_server_name,
@@ -118,6 +122,12 @@ class RouteTable(Table):
     cookies: bool = True
     query_token: bool = False
     upgrades: list[Annotated[str, AfterValidator(parse_protocol)]] = ["websocket"]
+    methods: list[Annotated[str, AfterValidator(parse_method)]] = Field([], min_length=1)
+    read_only: bool = False
+    allow: list[Annotated[str, AfterValidator(parse_allow)]] = Field([], min_length=1)
+    deny: list[Annotated[str, AfterValidator(parse_deny)]] = []
+    spool: Literal["memory", "disk"] = "memory"
+    retry_statuses: list[Annotated[int, BeforeValidator(parse_retry_status)]] = [401]
     response_idle: Duration | None = None
     proxy: Annotated[InstanceOf[Proxy] | Literal["none"], BeforeValidator(parse_proxy)] | None = None
     proxy_file: PathText | None = None
@@ -132,6 +142,8 @@ class LimitsTable(Table):
 
     replay_body: Size = _LIMITS.replay_body
     replay_total: Size = _LIMITS.replay_total
+    spool_body: Size = _LIMITS.spool_body
+    spool_total: Size = _LIMITS.spool_total
     connections: int = Field(_LIMITS.connections, ge=1)
     header_read: Duration = _LIMITS.header_read_s
     body_idle: Duration = _LIMITS.body_idle_s

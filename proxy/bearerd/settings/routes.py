@@ -44,6 +44,12 @@ def check_way(table: RouteTable) -> Iterator[Problem]:
                 yield key, "does not go with an http upstream; take it out, or make the upstream https"
 
 
+def check_rules(table: RouteTable) -> Iterator[Problem]:
+    """Likewise, of the keys that say which calls may pass."""
+    if table.read_only and table.methods:
+        yield "read_only", "is set, and so is methods; keep one of them"
+
+
 def build_way(table: RouteTable, path_of: PathOf) -> Way:
     """The way of a table without problems. Raises Invalid for a file that cannot be used."""
     files = {key: _path(key, getattr(table, key), path_of) for key in _TLS_KEYS[:3]}

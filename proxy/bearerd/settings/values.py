@@ -10,6 +10,7 @@ from bearerd.core.field_rules import check_field_name, check_field_value, parse_
 from bearerd.core.grants import parse_token
 from bearerd.core.metadata import check_browser_url, check_endpoint
 from bearerd.core.redaction import Secret
+from bearerd.core.rules import parse_rule
 from bearerd.core.targets import parse_origin
 from bearerd.core.vault import encode_key
 from bearerd.core.vault import parse_key as parse_vault_key
@@ -56,6 +57,7 @@ _BAD_NAME: Final = "is not a host name; write it like api.example.com, without s
 # RFC 9110 section 7.8
 _PROTOCOL: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+(?:/[!#$%&'*+.^_`|~0-9a-z-]+)?")
 _NEVER: Final = frozenset({"h2", "h2c", "http", "tls"})
+_STATUS: Final = re.compile(r"[0-9]{3}")
 _DESCRIPTOR: Final = re.compile(r"fd:[0-9]{1,9}")
 
 
@@ -218,6 +220,24 @@ def parse_fields(value: object) -> dict[str, str]:
     for name, text in value.items():
         check_field_value(check_field_name(name), text)
     return value
+
+
+def parse_allow(value: str) -> str:
+    parse_rule(value)
+    return value
+
+
+def parse_deny(value: str) -> str:
+    parse_rule(value, wide=True)
+    return value
+
+
+def parse_retry_status(value: object) -> int:
+    """A status by which an upstream says that it does not take a token: a number or, as the environment has it, digits."""
+    number = int(value) if isinstance(value, str) and _STATUS.fullmatch(value) else value
+    if not isinstance(number, int) or isinstance(number, bool) or not 400 <= number <= 499:
+        raise ValueError("is not a status from 400 to 499; write it like 401")
+    return number
 
 
 def parse_variable(value: str) -> str:
