@@ -184,12 +184,14 @@ class Fault:
     """`act` when `at` bytes have passed on one connection: of answers, or with `up` of requests.
 
     Before that they pass as they are, `pause_s` earlier than `act`, so that they have arrived. Those that come after it
-    pass too, unless it has ended the connection.
+    pass too, unless it has ended the connection. With `in_use` the next byte is waited for, and held back until then: a
+    fault is one of a connection in use. So it is with none to pass.
     """
 
     at: int
     act: Act
     up: bool = False
+    in_use: bool = False
     pause_s: float = 0.05
 
 
@@ -225,7 +227,8 @@ class FaultProxy(_Server):
         writer = passage.far if up else passage.near
         try:
             if fault is not None:
-                held = await _pass_until(fault.at, reader, writer)
+                await _pass_until(fault.at, reader, writer)
+                held = await reader.readexactly(1) if fault.in_use or not fault.at else b""
                 await asyncio.sleep(fault.pause_s)
                 try:
                     await fault.act(passage)
@@ -239,10 +242,8 @@ class FaultProxy(_Server):
             passage.far.transport.abort()
 
 
-async def _pass_until(left: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """Pass so many bytes. With none to pass, wait for the first one and return it: a fault is one of a connection in use."""
-    if left == 0:
-        return await reader.readexactly(1)
+async def _pass_until(left: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass so many bytes."""
     while left:
         data = await reader.read(min(left, _LIMIT))
         if not data:
@@ -250,7 +251,6 @@ async def _pass_until(left: int, reader: asyncio.StreamReader, writer: asyncio.S
         writer.write(data)
         await writer.drain()
         left -= len(data)
-    return b""
 
 
 async def rst(passage: Passage) -> None:

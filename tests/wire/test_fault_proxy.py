@@ -50,6 +50,17 @@ async def test_a_reset_after_so_many_bytes(at: int) -> None:
         assert proxy.passages[0].done.is_set()
 
 
+async def test_a_fault_of_the_second_use() -> None:
+    async with through(Fault(len(HI), rst, in_use=True)) as (reader, writer, _, upstream):
+        writer.write(GET)
+        assert await reader.readexactly(len(HI)) == HI
+        await asyncio.sleep(0.1)
+        writer.write(GET)
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        assert upstream.requests == [GET, GET]
+
+
 @pytest.mark.parametrize("act", [fin, say_no_more])
 async def test_an_end_after_so_many_bytes(act: Act) -> None:
     async with through(Fault(5, act)) as (reader, writer, _, _):

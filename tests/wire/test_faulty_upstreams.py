@@ -154,7 +154,7 @@ class Network:
 
 def toml(urls: Sequence[str]) -> str:
     routes = "".join(
-        f'[routes."/{n}"]\nupstream = "{url}/{n}"\nresponse_idle = "400ms"\n' for n, url in enumerate(urls)
+        f'[routes."/{n}"]\nupstream = "{url}/{n}"\nresponse_idle = "1500ms"\n' for n, url in enumerate(urls)
     )
     return '[accounts.a]\ntoken = "t"\n' + routes
 
@@ -195,7 +195,8 @@ async def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcom
         upstream = await stack.enter_async_context(Recorder(answer))
         proxies = []
         for row in rows:
-            fault = Fault((len(row.answer) if row.kept else 0) + row.at, row.act, up=row.up)
+            at = (len(row.answer) if row.kept else 0) + row.at
+            fault = Fault(at, row.act, up=row.up, in_use=row.kept)
             proxies.append(await stack.enter_async_context(FaultProxy(upstream.port, fault)))
         urls = [f"http://127.0.0.1:{proxy.port}" for proxy in proxies]
         daemon = await stack.enter_async_context(

@@ -19,7 +19,11 @@ COVERED: Final = {
         "`Host`": "wire/test_corpora.py: fields_go_upstream_as_they_are",
         "`access_token` in the query": "forward/test_gate.py: a_token_in_the_query_is_refused,"
         " a_token_in_the_query_where_the_route_allows_it",
-        "`Authorization`": "wire/test_corpora.py: fields_that_stay_here",
+        "what the route's [rules](configuration.md#rules) do not let pass":
+            "forward/test_rules.py: what_is_refused_does_not_get_there_and_the_connection_goes_on, a_body_that_nobody_wanted",
+        "the credential": "wire/test_corpora.py: fields_that_stay_here;"
+        " forward/test_fields.py: exactly_one_credential_leaves_ours_and_last",
+        "of the route": "forward/test_fields.py: a_routes_fields_replace_the_clients_in_all_spellings",
         "dropped": "wire/test_corpora.py: fields_that_stay_here, a_body_has_one_framing_and_it_is_ours",
         "added": "forward/test_gate.py: via_names_the_protocol_that_came_in",
         "`Max-Forwards`": "forward/test_gate.py: max_forwards_of_options_counts_down, max_forwards_that_is_used_up_ends_here",
@@ -33,6 +37,14 @@ COVERED: Final = {
         "dropped": "forward/test_handler.py: a_response_on_the_wire_byte_for_byte",
         "`Location`, `Content-Location`": "forward/test_handler.py: where_a_response_leads, a_redirect_is_relayed_and_not_followed",
         "`Set-Cookie`": "forward/test_handler.py: cookies_of_an_upstream_belong_to_its_route, a_route_without_cookies",
+    },
+    "Pages of other origins": {
+        "every answer to a call of theirs, problems included": "forward/test_cors.py:"
+        " a_page_of_an_allowed_origin_reads_the_answer, problems_of_our_own_can_be_read",
+        "a preflight: `OPTIONS` with `Access-Control-Request-Method`": "forward/test_cors.py: we_answer_preflights",
+        "cookies and other credentials of the browser": "forward/test_cors.py: a_page_of_an_allowed_origin_reads_the_answer",
+        "answers to all others": "forward/test_cors.py: a_page_of_any_other_makes_no_call",
+        "under `/-/`": "forward/test_cors.py: our_own_pages_let_nobody_in",
     },
     "How large and how slow a request may be": {
         "request target": "forward/test_gate.py: a_head_at_the_limits, a_head_over_the_limits",
@@ -74,6 +86,12 @@ COVERED: Final = {
     },
     "Answers of bearerd's own": {
         "`bad_request`": "forward/test_gate.py: a_request_that_is_refused, a_host_that_is_none",
+        "`bad_credential`": "forward/test_fields.py: a_credential_that_is_not_clearly_one_is_refused",
+        "`refused_by_methods`, `refused_by_read_only`": "forward/test_rules.py: a_client_that_asks_first_is_refused_at_once,"
+        " a_body_that_nobody_wanted",
+        "`refused_by_deny`, `refused_by_allow`": "forward/test_rules.py: what_is_refused_does_not_get_there_and_the_connection_goes_on",
+        "`ambiguous_path`": "forward/test_rules.py: what_is_refused_does_not_get_there_and_the_connection_goes_on",
+        "`method_override`": "forward/test_rules.py: a_method_in_a_field",
         "`origin_refused`": "wire/test_corpora.py: fields_that_are_refused",
         "`token_in_query`": "forward/test_gate.py: a_token_in_the_query_is_refused",
         "`no_route`, `no_such_page`": "forward/test_handler.py: no_route_takes_the_path, control_pages_are_never_forwarded",
