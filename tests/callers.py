@@ -22,6 +22,7 @@ from faults import FaultServer, Step
 FRESH: Final = CommandSource(
     ("sh", "-c", "sleep 0.2; echo $$"), 5
 )  # another token each time, and not at once
+ANOTHER: Final = CommandSource(("sh", "-c", "echo $$"), 5)  # likewise, as soon as it can be had
 STATIC: Final = StaticSource(Secret("the-token"))
 
 
@@ -39,6 +40,7 @@ async def running(
     rules: Rules | None = None,
     retry_statuses: frozenset[int] = frozenset({401}),
     disk_spool: bool = False,
+    expect_continue: bool = True,
 ) -> AsyncIterator[Daemon]:
     """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
     routes = [
@@ -52,6 +54,7 @@ async def running(
             rules=rules,
             retry_statuses=retry_statuses,
             disk_spool=disk_spool,
+            expect_continue=expect_continue,
         )
         for n, url in enumerate(upstreams)
     ]

@@ -148,6 +148,7 @@ DEFAULTS = [
         "upgrades",
         "retry_statuses",
         "spool",
+        "expect_continue",
         "level",
         "format",
         "access",

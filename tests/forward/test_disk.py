@@ -15,11 +15,10 @@ import pytest
 from aiohttp import StreamReader
 from aiohttp.base_protocol import BaseProtocol
 
-from bearerd.core.accounts import CommandSource
 from bearerd.core.configuration import Limits
 from bearerd.forward.disk import DiskFile
 from bearerd.forward.spool import Disk, Spool, SpoolBudget
-from callers import Client, connected, running, split
+from callers import ANOTHER, Client, connected, running, split
 from daemons import RunningDaemon, kill, killed
 from faults import FaultServer, Step, hang, read, read_head, reply, send, serve
 
@@ -27,7 +26,6 @@ KiB: Final = 1 << 10
 HI: Final = reply(b"hi")
 NO: Final = reply(b"no", "401 Unauthorized")
 LIMITS: Final = Limits(replay_body=64 * KiB, spool_body=512 * KiB, spool_total=KiB * KiB)
-ANOTHER: Final = CommandSource(("sh", "-c", "echo $$"), 5)  # token each time
 CANARY: Final = b"canary-in-a-body"
 
 
@@ -75,7 +73,9 @@ async def spooling(
 ) -> AsyncIterator[tuple[Client, FaultServer]]:
     async with (
         FaultServer(*scripts) as server,
-        running(server.url, source=ANOTHER, limits=limits, disk_spool=disk_spool) as daemon,
+        running(
+            server.url, source=ANOTHER, limits=limits, disk_spool=disk_spool, expect_continue=False
+        ) as daemon,
         connected(daemon) as client,
     ):
         yield client, server

@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from bearerd.core.configuration import Limits
-from callers import FRESH, Client, connected, running, split
+from callers import ANOTHER, Client, connected, running, split
 from faults import FaultServer, Step, hang, read, reply, send, serve
 
 HI: Final = reply(b"hi")
@@ -25,7 +25,13 @@ async def retrying(
 ) -> AsyncIterator[tuple[Client, FaultServer]]:
     async with (
         FaultServer(*scripts) as server,
-        running(server.url, source=FRESH, retry_statuses=frozenset(statuses), limits=limits) as daemon,
+        running(
+            server.url,
+            source=ANOTHER,
+            retry_statuses=frozenset(statuses),
+            limits=limits,
+            expect_continue=False,
+        ) as daemon,
         connected(daemon) as client,
     ):
         yield client, server

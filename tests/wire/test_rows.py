@@ -29,7 +29,8 @@ COVERED: Final = {
         "`Max-Forwards`": "forward/test_gate.py: max_forwards_of_options_counts_down, max_forwards_that_is_used_up_ends_here",
         "`Cookie`": "wire/test_corpora.py: fields_go_upstream_as_they_are; forward/test_handler.py: a_route_without_cookies",
         "framing": "wire/test_corpora.py: a_body_has_one_framing_and_it_is_ours, a_request_may_come_in_any_pieces",
-        "`Expect: 100-continue`": "forward/test_handler.py: a_client_that_asks_first_is_told_to_go_on",
+        "`Expect: 100-continue`": "forward/test_handler.py: a_client_that_asks_first_is_told_to_go_on;"
+        " forward/test_expectation.py: a_client_that_waits_is_told_by_the_upstream",
         "refused": "wire/test_corpora.py: a_request_that_two_could_read_in_two_ways_goes_nowhere,"
         " a_body_that_two_could_read_in_two_ways_is_never_whole, fields_that_are_refused, a_target_that_is_none_goes_nowhere",
     },
@@ -57,6 +58,15 @@ COVERED: Final = {
         " test_daemon.py: few_descriptors_are_enough_and_never_run_out",
         "calls under way at the end": "forward/test_gate.py: the_drain_takes_as_long_as_it_may;"
         " forward/test_handler.py: an_answer_that_the_end_of_the_daemon_cuts_short",
+    },
+    "Replay after a 401": {
+        "`100`": "forward/test_expectation.py: a_large_body_waits_for_the_upstream, a_body_that_is_gone_is_not_sent_again",
+        "`401`, or another of `retry_statuses`": "forward/test_expectation.py: a_401_before_the_body_costs_no_body,"
+        " a_second_401_is_passed_on_and_no_body_was_sent",
+        "`417`": "forward/test_expectation.py: a_417_is_not_passed_on, a_417_to_a_body_that_went_is_passed_on",
+        "any other final answer": "forward/test_expectation.py: another_refusal_is_passed_on_at_once",
+        "nothing for a second": "forward/test_expectation.py:"
+        " an_upstream_that_says_nothing_gets_the_body_after_a_second_and_is_not_asked_again",
     },
     "Connections to upstreams": {
         "addresses": "forward/test_dialing.py: the_first_address_that_answers_is_taken,"

@@ -101,6 +101,7 @@ class Route:
     the token goes, and which of a client's fields stay here.
     `rules` say which calls may pass; without any, all may. `retry_statuses` are how the upstream says that it does not
     take the token. `disk_spool` says that bodies too large for memory are kept on disk for a replay.
+    `expect_continue` says that the upstream may be asked whether it wants a body that cannot be sent again.
     """
 
     prefix: bytes
@@ -117,6 +118,7 @@ class Route:
     rules: Rules | None = None
     retry_statuses: frozenset[int] = frozenset({401})
     disk_spool: bool = False
+    expect_continue: bool = True
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
 """One call from end to end: route, token, upstream, one replay where the token is not taken, relay."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Final, cast
 
@@ -20,6 +20,7 @@ from bearerd.core.tokens import TokenSet
 from bearerd.core.upgrades import wanted
 from bearerd.errors import LoginRequired, TokenError, UpstreamError
 from bearerd.forward.direct import Caller, DirectCall, is_ordinary
+from bearerd.forward.expectation import Expectation, Patience, add_expectation
 from bearerd.forward.lanes import Lane
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.reply import CONTINUE, Written, answer_problem, cut_off, relay
@@ -104,6 +105,7 @@ class Forwarder:
         self._login_urls = login_urls or {}
         self._login_needed = login_needed
         self._gates: dict[Route, ReplayGate] = {}
+        self._patience = Patience()
         self._log = structlog.get_logger("bearerd.forward")
 
     def begin(self, caller: Caller, head: Head, payload: StreamReader) -> DirectCall | None:
@@ -112,12 +114,15 @@ class Forwarder:
         if isinstance(lane, Problem) or not is_ordinary(head):
             return None
         token = lane.current()
-        connection = None if token is None else self._pool.take(lane.shelf)
-        if token is None or connection is None:
+        body = self._spool(payload, head, lane.route)
+        if token is None or (body is not None and _may_be_in_vain(head, body)):
+            return None
+        connection = self._pool.take(lane.shelf)
+        if connection is None:
             return None
         call = DirectCall(caller, head, lane, token, connection, self._answered)
         try:
-            call.send(self._via[head.version], self._spool(payload, head, lane.route))
+            call.send(self._via[head.version], body)
         except BaseException:
             connection.close()
             raise
@@ -136,7 +141,11 @@ class Forwarder:
             self._log.warning("request.refused", problem=lane.code, method=head.method, path=path)
             return answer_problem(lane, head)
         call = _Call(request, head, lane, begun)
-        call.body = begun.body if begun is not None else self._spool(request.content, head, lane.route)
+        if begun is None:
+            ask = partial(_continue, request) if _asks(head) else None
+            call.body = self._spool(request.content, head, lane.route, ask)
+        else:
+            call.body = begun.body
         try:
             answer = await self._forward(call)
         finally:
@@ -201,13 +210,11 @@ class Forwarder:
 
     async def _send_with_replay(self, call: _Call) -> UpstreamResponse:
         if call.lane.credential is None:  # what becomes of the client's own says nothing of ours
-            self._continue(call)
             return await self._send(call, None)
         manager = call.lane.manager
         begun, call.begun = call.begun, None
         token = begun.token if begun is not None else manager.current() or await manager.token()
-        self._continue(call)
-        response = await self._send(call, token, None if begun is None else begun.connection)
+        response = await self._attempt(call, token, None if begun is None else begun.connection)
         if response.status not in call.route.retry_statuses:
             self._reopen(call.route)
             return response
@@ -240,7 +247,7 @@ class Forwarder:
     async def _replay(self, call: _Call, rejected: UpstreamResponse, token: TokenSet) -> UpstreamResponse:
         await rejected.aclose()
         call.replayed = True
-        response = await self._send(call, token)
+        response = await self._attempt(call, token)
         if response.status in call.route.retry_statuses:
             gate = self._gates.get(call.route, OPEN)
             self._gates[call.route] = replay_rejected(gate, time.monotonic())
@@ -252,8 +259,27 @@ class Forwarder:
         if self._gates:
             self._gates.pop(route, None)
 
+    def _attempt(
+        self, call: _Call, token: TokenSet, begun: Connection | None = None
+    ) -> Coroutine[None, None, UpstreamResponse]:
+        if call.body is not None and _may_be_in_vain(call.head, call.body):
+            return self._ask_and_send(call, token)
+        return self._send(call, token, begun)
+
+    async def _ask_and_send(self, call: _Call, token: TokenSet) -> UpstreamResponse:
+        expectation = self._patience.expect(call.route)
+        response = await self._send(call, token, expectation=expectation)
+        if expectation is None or not self._patience.learn(call.route, expectation, response.status):
+            return response
+        await response.aclose()
+        return await self._send(call, token)
+
     async def _send(
-        self, call: _Call, token: TokenSet | None, begun: Connection | None = None
+        self,
+        call: _Call,
+        token: TokenSet | None,
+        begun: Connection | None = None,
+        expectation: Expectation | None = None,
     ) -> UpstreamResponse:
         route, head = call.route, call.head
         length = head.get(b"content-length")
@@ -262,22 +288,20 @@ class Forwarder:
         start = call.lane.build_head(
             head, fields, self._via[head.version], token, length, chunked=chunked, upgrade=call.upgrade
         )
+        if expectation is not None:
+            start = add_expectation(start)
         body = call.body.chunks() if call.body is not None else None
-        request = UpstreamRequest(head.method, start, body, chunked, route.response_idle_s, call.upgrade)
+        idle_s = route.response_idle_s
+        request = UpstreamRequest(head.method, start, body, chunked, idle_s, call.upgrade, expectation)
         return await self._pool.send(route.origin, request, route.way, begun)
 
-    def _spool(self, content: StreamReader, head: Head, route: Route) -> Spool | None:
+    def _spool(
+        self, content: StreamReader, head: Head, route: Route, ask: Callable[[], None] | None = None
+    ) -> Spool | None:
         length = int(head.get(b"content-length") or 0)
         if length == 0 and head.get(b"transfer-encoding") is None:
             return None
-        return Spool(content, self._budget, self._disk if route.disk_spool else None, length)
-
-    def _continue(self, call: _Call) -> None:
-        """Tell a client that waits with its body to send it (RFC 9110 section 10.1.1)."""
-        if call.body is None or call.head.get(b"expect") is None:
-            return
-        if call.request.version >= (1, 1) and call.request.transport is not None:
-            call.request.transport.write(CONTINUE)
+        return Spool(content, self._budget, self._disk if route.disk_spool else None, length, ask)
 
     def _log_access(self, call: _Call | DirectCall, status: int) -> None:
         if self._access:
@@ -300,6 +324,26 @@ def _refuse(route: Route, head: Head) -> Problem | None:
     if route.rules is None:
         return None
     return judge(route.rules, head.method, head.target[len(route.prefix) :], head.headers)
+
+
+def _asks(head: Head) -> bool:
+    """Whether the client waits with its body until it is told to send it (RFC 9110 section 10.1.1)."""
+    return head.version >= (1, 1) and head.get(b"expect") is not None
+
+
+def _continue(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.write(CONTINUE)
+
+
+def _may_be_in_vain(head: Head, body: Spool) -> bool:
+    """Whether a 401 could cost the body: it is not sent yet, and may be too large to be kept.
+
+    One without a length is mostly small, so the upstream is not asked for it alone; but a client that waits may wait.
+    """
+    if not body.untouched or not body.doubtful:
+        return False
+    return head.get(b"content-length") is not None or _asks(head)
 
 
 def _bad_body(call: _Call) -> Problem:

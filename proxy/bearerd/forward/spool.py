@@ -1,6 +1,6 @@
 """Request bodies that can be sent a second time, within limits of memory, and of disk where a route wants that."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,11 @@ class SpoolBudget:
 
     left: int
     per_call: int
+
+    @property
+    def room(self) -> int:
+        """The most that a call can get now."""
+        return min(self.left, self.per_call)
 
     def take(self, size: int, taken: int) -> bool:
         """Whether a call that has `taken` bytes gets `size` more."""
@@ -41,7 +46,7 @@ class Spool:
 
     `chunks` may be iterated again after an iteration was given up: what was kept comes first. `lost` says that it
     could not be read back. A body of more than its limit is not kept at all where its `length`, 0 if that is not known,
-    says so beforehand.
+    says so beforehand. `ask` is called before the client's first byte is waited for; until then it is `untouched`.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Spool:
         budget: SpoolBudget,
         disk: Disk | None = None,
         length: int = 0,
+        ask: Callable[[], None] | None = None,
     ) -> None:
         self._content = content
         self._budget = budget
@@ -58,9 +64,17 @@ class Spool:
         self._size = 0  # in memory
         self._file: DiskFile | None = None
         self._on_disk = 0
+        self._length = length
+        self._ask = ask
         self._too_large = length > max(budget.per_call, disk.budget.per_call if disk else 0)
         self.replayable = True
+        self.untouched = True
         self.lost = False
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it may be too large to be kept."""
+        return not 0 < self._length <= max(self._budget.room, self._disk.budget.room if self._disk else 0)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body from its start. Not to be called again once `replayable` is False. Raises OSError, EOFError."""
@@ -71,6 +85,10 @@ class Spool:
             yield chunk
         for chunk in self._kept:
             yield chunk
+        if self.untouched:
+            self.untouched = False
+            if self._ask is not None:
+                self._ask()
         while chunk := await self._content.readany():
             self._keep(chunk)
             if self._file is not None:
@@ -79,6 +97,7 @@ class Spool:
 
     def take(self) -> bytes:
         """What is there of the body, kept for `chunks`, which goes on behind it."""
+        self.untouched = False
         chunk = self._content.read_nowait()
         self._keep(chunk)
         return chunk

@@ -20,6 +20,7 @@ from bearerd.core.headers import LAST_CHUNK, build_chunk
 from bearerd.core.heads import HeadCheck, read_plain
 from bearerd.core.upgrades import agreed
 from bearerd.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
+from bearerd.forward.expectation import Expectation
 
 READ_BUFFER: Final = 1 << 16
 FIELD_LIMIT: Final = 32 << 10
@@ -43,6 +44,7 @@ class UpstreamRequest:
 
     `idle_s` is for how many seconds the upstream may be silent; None for any number.
     `upgrade` has the protocols that `head` asks for: a 101 to one of them is taken.
+    `expectation` is what `body` waits for, if `head` says so.
     """
 
     method: str
@@ -51,6 +53,7 @@ class UpstreamRequest:
     chunked: bool = False
     idle_s: float | None = None
     upgrade: bytes | None = None
+    expectation: Expectation | None = None
 
 
 class UpstreamResponse:
@@ -140,6 +143,7 @@ class Connection(BaseProtocol):
         self._interim = 0
         self._watch: _Watch | None = None
         self._asked: bytes | None = None
+        self._expectation: Expectation | None = None
         self._after = b""
         self.pump: asyncio.Task[None] | None = None
         self.switched_to: bytes | None = None
@@ -157,6 +161,7 @@ class Connection(BaseProtocol):
         self._sent = request.body is None
         self._with_body = request.method != "HEAD"
         self._asked = request.upgrade
+        self._expectation = request.expectation
         self._outcome = None
         self._receiver = receiver
         self.transport.write(request.head)
@@ -250,6 +255,8 @@ class Connection(BaseProtocol):
             self._fail(UpstreamError(_NOT_HTTP))
             return
         for message, payload in messages:
+            if self._expectation is not None:
+                self._expectation.hear(message.code)
             self._take(message, payload, tail if upgraded else None)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
@@ -359,6 +366,8 @@ class Connection(BaseProtocol):
 
     async def _send_body(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
         try:
+            if self._expectation is not None and not await self._expectation.met():
+                return  # and the connection, on which a body is owed, is not used again
             async for chunk in body:
                 await self._write(build_chunk(chunk) if chunked else chunk)
             if chunked:

@@ -127,6 +127,7 @@ class RouteTable(Table):
     allow: list[Annotated[str, AfterValidator(parse_allow)]] = Field([], min_length=1)
     deny: list[Annotated[str, AfterValidator(parse_deny)]] = []
     spool: Literal["memory", "disk"] = "memory"
+    expect_continue: bool = True
     retry_statuses: list[Annotated[int, BeforeValidator(parse_retry_status)]] = [401]
     response_idle: Duration | None = None
     proxy: Annotated[InstanceOf[Proxy] | Literal["none"], BeforeValidator(parse_proxy)] | None = None
