@@ -50,6 +50,8 @@ class Conversation:
         return first if first is not None else await _read(self._reader)
 
     async def paste(self, text: str) -> None:
+        if self._writer.is_closing():
+            return
         with suppress(OSError):
             self._writer.write(json.dumps({"pasted": text}).encode() + b"\n")
             await self._writer.drain()
