@@ -84,7 +84,6 @@ async def test_once_for_each_loss_of_each_account(tmp_path: Path) -> None:
     [
         (("/nowhere/at-all",), "cannot be started: No such file"),
         (("sh", "-c", "exit 3"), "status=3"),
-        (("sh", "a\0b"), "an argument has a NUL"),
     ],
 )
 async def test_what_fails_is_for_the_log(

@@ -69,9 +69,9 @@ class LoginHook:
                 start_new_session=True,
                 env={**self._environment, **own},
             )
-        except (OSError, ValueError) as exc:
-            reason = os.strerror(exc.errno or 0) if isinstance(exc, OSError) else "an argument has a NUL"
-            log.warning("hook.failed", hook="on_login_needed", reason=f"cannot be started: {reason}")
+        except OSError as exc:
+            reason = f"cannot be started: {os.strerror(exc.errno or 0)}"
+            log.warning("hook.failed", hook="on_login_needed", reason=reason)
             return
         try:
             async with asyncio.timeout(self._limit_s):
