@@ -648,7 +648,7 @@ async def test_an_upstream_that_falls_silent_within_its_answer(framing: str) -> 
     said = OK + framing.encode() + b"\r\n\r\n3\r\nabc"
     async with (
         FaultServer([read, send(said), hang]) as server,
-        running(server.url, response_idle_s=0.1) as daemon,
+        running(server.url, response_idle_s=0.3) as daemon,
         connected(daemon) as client,
     ):
         client.write("GET / HTTP/1.1")

@@ -839,16 +839,16 @@ async def test_silence_before_the_head(pool: UpstreamPool, said: bytes) -> None:
 
 async def test_silence_on_a_kept_connection_is_no_reason_to_send_again(pool: UpstreamPool) -> None:
     async with FaultServer([read, send(HI), read, hang], [serve(HI)]) as server:
-        await call(pool, server, ask(idle_s=0.1))
+        await call(pool, server, ask(idle_s=0.3))
         with pytest.raises(UpstreamTimeout):
-            await call(pool, server, ask(idle_s=0.1))
+            await call(pool, server, ask(idle_s=0.3))
         assert server.connections == 1
 
 
 @pytest.mark.parametrize("said", [b"", b"some"])
 async def test_silence_within_the_body(pool: UpstreamPool, said: bytes) -> None:
     async with FaultServer([read, send(STREAM + said), hang]) as server:
-        response = await pool.send(origin_of(server), ask(idle_s=0.1))
+        response = await pool.send(origin_of(server), ask(idle_s=0.3))
         with pytest.raises(UpstreamError):
             await read_all(response)
         await response.aclose()
@@ -857,22 +857,22 @@ async def test_silence_within_the_body(pool: UpstreamPool, said: bytes) -> None:
 
 async def test_an_upstream_that_is_slow_and_never_silent(pool: UpstreamPool) -> None:
     raw = reply(b"abcd")
-    async with FaultServer([read, pause(0.12), slices(raw, 8, 0.05), hang]) as server:
-        assert await call(pool, server, ask(idle_s=0.2)) == b"abcd"
+    async with FaultServer([read, pause(0.3), slices(raw, 8, 0.1), hang]) as server:
+        assert await call(pool, server, ask(idle_s=0.5)) == b"abcd"
 
 
 async def test_a_connection_is_kept_for_longer_than_an_upstream_may_be_silent(pool: UpstreamPool) -> None:
-    async with FaultServer([read, send(HI), read, pause(0.3), send(HI), hang]) as server:
-        assert await call(pool, server, ask(idle_s=0.1)) == b"hi"
-        await asyncio.sleep(0.2)
+    async with FaultServer([read, send(HI), read, pause(0.6), send(HI), hang]) as server:
+        assert await call(pool, server, ask(idle_s=0.3)) == b"hi"
+        await asyncio.sleep(0.5)
         assert await call(pool, server) == b"hi"
         assert server.connections == 1
 
 
 async def test_a_whole_response_that_nobody_has_read_yet(pool: UpstreamPool) -> None:
     async with FaultServer([serve(HI)]) as server:
-        response = await pool.send(origin_of(server), ask(idle_s=0.1))
-        await asyncio.sleep(0.3)
+        response = await pool.send(origin_of(server), ask(idle_s=0.3))
+        await asyncio.sleep(0.6)
         assert await read_all(response) == b"hi"
         await response.aclose()
         assert await call(pool, server) == b"hi"
@@ -893,11 +893,11 @@ async def test_a_client_that_reads_slowly_is_no_silence_of_the_upstreams(pool: U
 async def test_a_client_that_sends_slowly_is_no_silence_of_the_upstreams(pool: UpstreamPool) -> None:
     async def slow() -> AsyncIterator[bytes]:
         yield b"x"
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(1)
         yield b"y"
 
     async with FaultServer([read, pause(0.05), send(HI), hang]) as server:
-        assert await call(pool, server, replace(ask_with(slow()), idle_s=0.1)) == b"hi"
+        assert await call(pool, server, replace(ask_with(slow()), idle_s=0.3)) == b"hi"
 
 
 async def test_an_upstream_that_does_not_read_on_is_silent(pool: UpstreamPool) -> None:
