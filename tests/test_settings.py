@@ -1188,6 +1188,11 @@ def test_bad_commands(folder: Path, written: str, problem: str) -> None:
     assert refuse(folder, text + ROOT) == f"accounts.work.command: {problem}"
 
 
+def test_a_hook_is_a_command_too(folder: Path) -> None:
+    text = CLIENT + SECRET + ROOT + '[hooks]\non_login_needed = ["a", "\\u0000"]\n'
+    assert refuse(folder, text) == "hooks.on_login_needed: has a NUL character in it; take it out"
+
+
 @pytest.mark.parametrize(
     ("resource", "problem"),
     [
