@@ -143,6 +143,7 @@ DEFAULTS = [
         "hosts",
         "credential",
         "inject",
+        "forwarded",
         "cookies",
         "query_token",
         "upgrades",

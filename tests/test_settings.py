@@ -490,6 +490,17 @@ def test_header_fields_may_be_secrets(folder: Path) -> None:
         assert len(loaded.warnings) == secret
 
 
+def test_what_a_route_tells_of_clients(folder: Path) -> None:
+    written = "pass", "forwarded", "x-forwarded", "none"
+    for each in written:
+        route = configure(folder, STATIC + ROOT + f'forwarded = "{each}"\n').routes[0]
+        assert route.fields.forwarded == each
+    assert configure(folder, STATIC + ROOT).routes[0].fields.forwarded == "none"
+    assert refuse(folder, STATIC + ROOT + 'forwarded = "x-forwarded-for"\n') == (
+        "routes.\"/\".forwarded: is not one of none, pass, forwarded, x-forwarded; did you mean 'x-forwarded'?"
+    )
+
+
 def test_a_route_without_cookies(folder: Path) -> None:
     assert configure(folder, STATIC + ROOT).routes[0].cookies
     assert not configure(folder, STATIC + ROOT + "cookies = false\n").routes[0].cookies

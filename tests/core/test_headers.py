@@ -55,6 +55,7 @@ def send(
     framing: tuple[bytes, bytes] | None = None,
     cookies: bool = True,
     upgrade: bytes | None = None,
+    forwarded: Fields = (),
     rules: FieldRules = DEFAULT_RULES,
 ) -> list[tuple[bytes, bytes]]:
     return request_headers(
@@ -65,6 +66,7 @@ def send(
         token=b"ours",
         cookies=cookies,
         upgrade=upgrade,
+        forwarded=forwarded,
         rules=rules,
     )
 
@@ -394,6 +396,7 @@ RULES = st.sampled_from(
         build_field_rules(Credential(b"X-Hop", b"100%b ", b" %s")),
         build_field_rules(Credential(b"Authorization", b"Basic ", encoded=(b"me:", b""))),
         build_field_rules(if_absent=True).own,
+        build_field_rules(forwarded="pass"),
         build_field_rules(added=[(b"x-a", b"50%"), (b"X-B%b", b"")], dropped=[b"X-Hop"]),
     ]
 )
@@ -404,6 +407,7 @@ RULES = st.sampled_from(
     st.booleans(),
     st.sampled_from([None, (b"Content-Length", b"3")]),
     st.sampled_from([None, b"websocket"]),
+    st.sampled_from([(), ((b"X-Forwarded-For", b"::1"), (b"X-Forwarded-Proto", b"%b"))]),
     RULES,
 )
 @settings(max_examples=300, deadline=None)
@@ -412,6 +416,7 @@ def test_what_is_written_by_template_is_the_same(
     cookies: bool,
     framing: tuple[bytes, bytes] | None,
     upgrade: bytes | None,
+    forwarded: Fields,
     rules: FieldRules,
 ) -> None:
     heads = RequestHeads(b"api.test", cookies=cookies, rules=rules)
@@ -423,8 +428,11 @@ def test_what_is_written_by_template_is_the_same(
             framing=framing,
             token=b"ours" if rules.credential else b"",
             upgrade=upgrade,
+            forwarded=forwarded,
         )
-        fields = send(*headers, framing=framing, cookies=cookies, upgrade=upgrade, rules=rules)
+        fields = send(
+            *headers, framing=framing, cookies=cookies, upgrade=upgrade, forwarded=forwarded, rules=rules
+        )
         assert head == build_head(b"GET / HTTP/1.1", fields)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from bearerd.core.accounts import CommandSource
-from bearerd.core.field_rules import build_field_rules, parse_credential
+from bearerd.core.field_rules import Forwarding, build_field_rules, parse_credential
 from callers import FRESH, connected, kept, pair, split
 from daemons import RunningDaemon
 from faults import FaultServer, read, reply, reset, serve
@@ -296,3 +296,45 @@ async def test_a_routes_fields_are_in_a_handshake_too() -> None:
             b"Authorization: Bearer the-token",
         ]
     ]
+
+
+# ---------------------------------------------------------------- what is told of the client
+
+SAID: Final = (
+    "X-Forwarded-For: 203.0.113.7, 10.0.0.1",
+    "forwarded: for=203.0.113.7;proto=https",
+    "X-Forwarded-Proto: https",
+    "x-FORWARDED-host: app.test",
+    "X_Forwarded_For: 198.51.100.1",
+    "Authorization: Bearer dummy",
+)
+OURS: Final = b"Authorization: Bearer the-token"
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "lines"),
+    [
+        ("none", []),
+        ("pass", [line.encode() for line in SAID[:4]]),
+        ("forwarded", [b'Forwarded: for=127.0.0.1;host="%b";proto=http']),
+        (
+            "x-forwarded",
+            [b"X-Forwarded-For: 127.0.0.1", b"X-Forwarded-Host: %b", b"X-Forwarded-Proto: http"],
+        ),
+    ],
+)
+async def test_what_an_upstream_hears_of_a_client(forwarded: Forwarding, lines: list[bytes]) -> None:
+    async with pair([serve(HI)], fields=build_field_rules(forwarded=forwarded)) as (client, server):
+        for _ in range(2):
+            client.write("GET / HTTP/1.1", *SAID)
+            await client.exactly(HI)
+    host = client.host.encode()
+    expected = [line % host if b"%b" in line else line for line in lines]
+    assert sent(server) == [[*expected, OURS]] * 2
+
+
+async def test_what_a_connection_names_is_not_passed_on_though_it_is_trusted() -> None:
+    async with pair([serve(HI)], fields=build_field_rules(forwarded="pass")) as (client, server):
+        client.write("GET / HTTP/1.1", *SAID, "Connection: X-Forwarded-For, forwarded, x-forwarded-proto")
+        await client.exactly(HI)
+    assert sent(server) == [[b"x-FORWARDED-host: app.test", OURS]]

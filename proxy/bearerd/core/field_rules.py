@@ -7,7 +7,10 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
+
+Forwarding = Literal["none", "pass", "forwarded", "x-forwarded"]
+"""What an upstream is told of a client's way to us: nothing, what the client says itself, or what we say, in which fields."""
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -69,7 +72,7 @@ class Credential:
 class FieldRules:
     """`dropped` are canonical names, `families` beginnings of them: fields of a client's that stay here.
 
-    `added` are the route's own. `credential` is set last; with None a call goes with the client's own. `own` are the rules for a call that has
+    `added` are the route's own. `forwarded` says what is told of a client's way to us. `credential` is set last; with None a call goes with the client's own. `own` are the rules for a call that has
     brought one, where that may be.
     """
 
@@ -77,6 +80,7 @@ class FieldRules:
     dropped: frozenset[bytes]
     families: tuple[bytes, ...] = _FAMILIES
     added: tuple[tuple[bytes, bytes], ...] = ()
+    forwarded: Forwarding = "none"
     own: "FieldRules | None" = None
 
     def drops(self, name: bytes) -> bool:
@@ -84,8 +88,10 @@ class FieldRules:
 
         Many frameworks read an underscore as a hyphen, so every spelling goes.
         """
-        name = name.replace(b"_", b"-")
-        return name in self.dropped or name.startswith(self.families)
+        plain = name.replace(b"_", b"-")
+        if plain in self.dropped or plain.startswith(self.families):
+            return True
+        return plain != name and plain.startswith(_FAMILIES)  # nobody vouches for another spelling
 
 
 def build_field_rules(
@@ -94,16 +100,21 @@ def build_field_rules(
     if_absent: bool = False,
     added: Iterable[tuple[bytes, bytes]] = (),
     dropped: Iterable[bytes] = (),
+    forwarded: Forwarding = "none",
 ) -> FieldRules:
     """The rules of a route. `if_absent` lets a client's own credential pass in place of ours.
 
     `added` replace what the client has of these names, `dropped` are further names of fields that stay here.
+    `forwarded` is ``pass`` where the client's word of its way to us is passed on.
     """
     added = tuple(added)
     name = canonical(credential.name)
+    families = () if forwarded == "pass" else _FAMILIES
     stays = _OURS | _CREDENTIALS | {canonical(other) for other in (*dropped, *(pair[0] for pair in added))}
-    own = FieldRules(None, stays - {name}, added=added) if if_absent else None
-    return FieldRules(credential, stays | {name}, added=added, own=own)
+    if forwarded == "pass":
+        stays -= {b"forwarded"}
+    own = FieldRules(None, stays - {name}, families, added, forwarded) if if_absent else None
+    return FieldRules(credential, stays | {name}, families, added, forwarded, own)
 
 
 def canonical(name: bytes) -> bytes:

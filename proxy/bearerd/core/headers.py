@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from bearerd.core.field_rules import DEFAULT_RULES, HOP_BY_HOP, FieldRules
-from bearerd.core.fields import Fields, Templates
+from bearerd.core.fields import Fields, RawFields, Templates
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 Rewrite = Callable[[bytes, bytes], bytes | None]  # of a field's lower-case name and its value; None drops it
@@ -42,13 +42,14 @@ def request_headers(
     token: bytes,
     cookies: bool,
     upgrade: bytes | None = None,
+    forwarded: RawFields = (),
     rules: FieldRules = DEFAULT_RULES,
 ) -> list[tuple[bytes, bytes]]:
     """What goes upstream: Host first, the client's fields, Via, the route's own, and our credential last.
 
     `framing` is the Content-Length or Transfer-Encoding of the body as we send it: regenerated, never relayed.
     `cookies` says whether the client's are sent; those of our own pages never are. `upgrade` is what is asked for.
-    `rules` say which of the client's fields stay here, and where `token` goes, if it does.
+    `forwarded` are fields about the client. `rules` say which of the client's fields stay here, and where `token` goes, if it does.
     """
     dropped = nominated(headers) if cookies else nominated(headers) | {b"cookie"}
     kept = [(b"Host", authority)]
@@ -64,6 +65,7 @@ def request_headers(
         kept.append(framing)
     if upgrade is not None:
         kept += switching_fields(upgrade)
+    kept += forwarded
     kept += rules.added
     if rules.credential is not None:
         kept.append(rules.credential.field(token))
@@ -100,10 +102,13 @@ class RequestHeads:
         framing: tuple[bytes, bytes] | None,
         token: bytes,
         upgrade: bytes | None = None,
+        forwarded: RawFields = (),
     ) -> bytes:
         """The head in wire form. The arguments are those of `request_headers`; `token` is empty where none goes."""
         if upgrade is None and self._is_plain(fields):
             length = b"" if framing is None else b"%b: %b\r\n" % framing
+            if forwarded:
+                length += build_lines(forwarded)
             carried = token if self._encode is None else self._encode(token)
             return self._text % (start_line, self._templates.fill(fields), via, length, carried)
         headers = request_headers(
@@ -114,6 +119,7 @@ class RequestHeads:
             token=token,
             cookies=self._cookies,
             upgrade=upgrade,
+            forwarded=forwarded,
             rules=self._rules,
         )
         return build_head(start_line, headers)

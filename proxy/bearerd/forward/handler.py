@@ -286,7 +286,14 @@ class Forwarder:
         chunked = call.body is not None and length is None
         fields = Fields(count_down(head.headers)) if head.method == "OPTIONS" else head
         start = call.lane.build_head(
-            head, fields, self._via[head.version], token, length, chunked=chunked, upgrade=call.upgrade
+            head,
+            fields,
+            self._via[head.version],
+            token,
+            length,
+            chunked=chunked,
+            upgrade=call.upgrade,
+            forwarded=call.lane.tell(head, call.request.remote) if call.lane.tells else (),
         )
         if expectation is not None:
             start = add_expectation(start)

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from bearerd.core.field_rules import FieldRules
-from bearerd.core.fields import Fields
+from bearerd.core.fields import Fields, RawFields
+from bearerd.core.forwarded import forwarded_fields
 from bearerd.core.guard import Head
 from bearerd.core.headers import RequestHeads
 from bearerd.core.own_credentials import brings_own
@@ -18,11 +19,23 @@ from bearerd.tokens.manager import TokenManager
 class Lane:
     """A route, the manager of its account, its idle connections, and what its messages are made from.
 
-    `current` is the manager's. `own` is the lane for calls with a credential of the client's own, where that may be;
-    there `current` never has a token.
+    `current` has the token for calls that can be sent at once, if there is one; never where more has to be known of a
+    call. `tells` says that the upstream is told of clients. `own` is the lane for calls with a credential of the client's
+    own, where that may be.
     """
 
-    __slots__ = ("_heads", "_routes", "credential", "current", "manager", "own", "route", "shelf")
+    __slots__ = (
+        "_heads",
+        "_routes",
+        "_rules",
+        "credential",
+        "current",
+        "manager",
+        "own",
+        "route",
+        "shelf",
+        "tells",
+    )
 
     def __init__(
         self,
@@ -37,12 +50,13 @@ class Lane:
         self.route = route
         self.manager = manager
         self.credential = rules.credential
-        self.current: Callable[[], TokenSet | None] = (
-            _no_token if rules.credential is None else manager.current
-        )
+        self.tells = rules.forwarded in {"forwarded", "x-forwarded"}
+        waits = rules.credential is None or self.tells
+        self.current: Callable[[], TokenSet | None] = _no_token if waits else manager.current
         self.own = None if rules.own is None else Lane(route, routes, manager, pool, rules.own)
         self.shelf = pool.shelf(route.origin, route.way)
         self._routes = routes
+        self._rules = rules
         self._heads = RequestHeads(route.origin.authority.encode("ascii"), cookies=route.cookies, rules=rules)
 
     def choose(self, head: Head) -> "Lane | Problem":
@@ -64,6 +78,7 @@ class Lane:
         *,
         chunked: bool = False,
         upgrade: bytes | None = None,
+        forwarded: RawFields = (),
     ) -> bytes:
         """The head of the upstream's request, with `fields` of the client's."""
         framing = (b"Transfer-Encoding", b"chunked") if chunked else None
@@ -76,7 +91,12 @@ class Lane:
             framing=framing,
             token=b"" if token is None else token.access_token.reveal().encode("ascii"),
             upgrade=upgrade,
+            forwarded=forwarded,
         )
+
+    def tell(self, head: Head, peer: str | None) -> RawFields:
+        """What the upstream is told of a client at the address `peer`."""
+        return forwarded_fields(self._rules.forwarded, peer, head.get(b"host") or b"")
 
     def rewrite(self, target: bytes, name: bytes, value: bytes) -> bytes | None:
         """`rewrite_field` for the answer to a client's `target`."""
@@ -84,4 +104,4 @@ class Lane:
 
 
 def _no_token() -> None:
-    """Calls with a credential of the client's own have none of ours."""
+    """Nothing is to be sent at once."""

@@ -35,4 +35,5 @@ def build_fields(table: RouteTable) -> FieldRules:
         if_absent=table.inject == "if-absent",
         added=[(name.encode("ascii"), value.encode("ascii")) for name, value in table.headers.items()],
         dropped=[name.encode("ascii") for name in table.drop_headers],
+        forwarded=table.forwarded,
     )

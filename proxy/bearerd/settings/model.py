@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
 from bearerd.core.configuration import Limits, Listen, Logging
-from bearerd.core.field_rules import check_field_name
+from bearerd.core.field_rules import Forwarding, check_field_name
 from bearerd.core.proxies import parse_proxy
 from bearerd.core.redaction import Secret
 from bearerd.core.rules import parse_method
@@ -119,6 +119,7 @@ class RouteTable(Table):
     inject: Literal["force", "if-absent"] = "force"
     headers: Annotated[dict[str, str], BeforeValidator(parse_fields)] = {}
     drop_headers: list[Annotated[str, AfterValidator(check_field_name)]] = []
+    forwarded: Forwarding = "none"
     cookies: bool = True
     query_token: bool = False
     upgrades: list[Annotated[str, AfterValidator(parse_protocol)]] = ["websocket"]
