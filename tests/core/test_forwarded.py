@@ -2,7 +2,7 @@
 
 import pytest
 
-from bearerd.core.field_rules import Forwarding, build_rules
+from bearerd.core.field_rules import Forwarding, build_field_rules
 from bearerd.core.forwarded import forwarded_fields
 
 
@@ -34,12 +34,12 @@ def test_otherwise_we_say_nothing(forwarding: Forwarding) -> None:
 @pytest.mark.parametrize("forwarding", ["none", "forwarded", "x-forwarded"])
 @pytest.mark.parametrize("name", [b"forwarded", b"x-forwarded-for", b"x_forwarded_for", b"x-forwarded-x"])
 def test_the_clients_word_stays_here(forwarding: Forwarding, name: bytes) -> None:
-    assert build_rules(forwarded=forwarding).drops(name)
+    assert build_field_rules(forwarded=forwarding).drops(name)
 
 
 def test_unless_it_is_trusted_and_then_in_one_spelling() -> None:
     """Whatever sets these fields before us leaves other spellings alone: those are still the client's."""
-    rules = build_rules(forwarded="pass", if_absent=True)
+    rules = build_field_rules(forwarded="pass", if_absent=True)
     assert rules.own is not None
     for each in (rules, rules.own):
         assert not any(each.drops(name) for name in (b"forwarded", b"x-forwarded-for", b"x-forwarded-x"))

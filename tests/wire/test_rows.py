@@ -23,8 +23,10 @@ COVERED: Final = {
             "forward/test_rules.py: what_is_refused_does_not_get_there_and_the_connection_goes_on, a_body_that_nobody_wanted",
         "the credential": "wire/test_corpora.py: fields_that_stay_here;"
         " forward/test_fields.py: exactly_one_credential_leaves_ours_and_last",
-        "of the route": "forward/test_fields.py: a_routes_fields_replace_the_clients_in_all_spellings",
         "dropped": "wire/test_corpora.py: fields_that_stay_here, a_body_has_one_framing_and_it_is_ours",
+        "`Forwarded`, `X-Forwarded-*`": "wire/test_corpora.py: fields_that_stay_here;"
+        " forward/test_fields.py: what_an_upstream_hears_of_a_client",
+        "of the route": "forward/test_fields.py: a_routes_fields_replace_the_clients_in_all_spellings",
         "added": "forward/test_gate.py: via_names_the_protocol_that_came_in",
         "`Max-Forwards`": "forward/test_gate.py: max_forwards_of_options_counts_down, max_forwards_that_is_used_up_ends_here",
         "`Cookie`": "wire/test_corpora.py: fields_go_upstream_as_they_are; forward/test_handler.py: a_route_without_cookies",
