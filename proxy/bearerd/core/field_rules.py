@@ -83,6 +83,11 @@ class FieldRules:
     forwarded: Forwarding = "none"
     own: "FieldRules | None" = None
 
+    @property
+    def carrier(self) -> bytes:
+        """The name of the field that carries our credential; empty where none does."""
+        return b"" if self.credential is None else self.credential.name
+
     def drops(self, name: bytes) -> bool:
         """Whether a client's field of this name (lower case) stays here, whatever else Connection names.
 

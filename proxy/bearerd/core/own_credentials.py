@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from bearerd.core.field_rules import Credential, canonical
+from bearerd.core.field_rules import canonical
 from bearerd.core.fields import RawFields
 from bearerd.core.headers import nominated
 from bearerd.core.problems import Problem
@@ -11,12 +11,12 @@ from bearerd.core.problems import Problem
 _OF_CONNECTIONS: Final = frozenset({b"negotiate", b"ntlm"})
 
 
-def brings_own(credential: Credential, headers: RawFields) -> bool | Problem:
-    """Whether a call with these fields has a credential of the client's own where `credential` would be.
+def brings_own(carrier: bytes, headers: RawFields) -> bool | Problem:
+    """Whether a call with these fields has a credential of the client's own in the field that would carry ours.
 
     A problem where that cannot be said with certainty. Nobody's credential is exchanged for another's unasked.
     """
-    name = credential.name.lower()
+    name = carrier.lower()
     brought = [(key.lower(), value.strip()) for key, value in headers if canonical(key) == canonical(name)]
     if not brought:
         return False

@@ -163,7 +163,7 @@ class Forwarder:
         if problem is not None:
             return problem
         lane = self._lanes[route.prefix]
-        return lane if lane.own is None else lane.choose(head)
+        return lane if lane.own is None else lane.choose(lane.own, head)
 
     def _answered(self, call: DirectCall, status: int) -> None:
         self._reopen(call.lane.route)

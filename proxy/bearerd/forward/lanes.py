@@ -59,14 +59,12 @@ class Lane:
         self._rules = rules
         self._heads = RequestHeads(route.origin.authority.encode("ascii"), cookies=route.cookies, rules=rules)
 
-    def choose(self, head: Head) -> "Lane | Problem":
-        """The lane of a call: itself, or `own`; or why it takes neither."""
-        if self.own is None or self.credential is None:
-            return self
-        brought = brings_own(self.credential, head.headers)
+    def choose(self, own: "Lane", head: Head) -> "Lane | Problem":
+        """`own` for a call that has a credential of the client's own, else this lane; or why it takes neither."""
+        brought = brings_own(self._rules.carrier, head.headers)
         if isinstance(brought, Problem):
             return brought
-        return self.own if brought else self
+        return own if brought else self
 
     def build_head(  # what a head is made of
         self,
