@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from bearerd.core.guard import Head
+from bearerd.core.headers import build_lines
 from bearerd.core.tokens import TokenSet
 from bearerd.forward.lanes import Lane
 from bearerd.forward.spool import Spool
@@ -32,10 +33,8 @@ class Caller(Protocol):
 
 
 def is_ordinary(head: Head) -> bool:
-    """Whether the head of a request asks for nothing but an answer, to which nothing is to be added."""
-    if head.method not in _METHODS or head.version != (1, 1) or head.grant:
-        return False
-    return _UNUSUAL.isdisjoint(head.names.places)
+    """Whether the head of a request asks for nothing but an answer."""
+    return head.method in _METHODS and head.version == (1, 1) and _UNUSUAL.isdisjoint(head.names.places)
 
 
 class DirectCall:
@@ -91,6 +90,9 @@ class DirectCall:
         return status not in self.lane.route.retry_statuses
 
     def relay(self, status: int, answer: bytes) -> None:
+        if self.head.grant:
+            head, _, body = answer.partition(b"\r\n\r\n")
+            answer = b"%b\r\n%b\r\n%b" % (head, build_lines(self.head.grant), body)
         self._caller.answer(answer)
         self._answered(self, status)
         self._end()
