@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 
 from bearerd.core.accounts import CommandSource
+from bearerd.core.rules import build_rules
 from callers import Client, connected, kept, pair, running
 from faults import FaultServer, read, reply, serve
 
@@ -162,3 +163,16 @@ async def test_a_page_of_an_allowed_origin_may_have_a_tunnel() -> None:
         client.write("GET / HTTP/1.1", f"Origin: {APP}", "Connection: Upgrade", "Upgrade: websocket")
         assert (await client.head()).startswith(b"HTTP/1.1 101 ")
         assert f"Origin: {APP}".encode() in server.requests[0]
+
+
+async def test_a_rule_that_refuses_can_be_read_of() -> None:
+    """A preflight is about origins alone; the call itself is judged as any other."""
+    async with (
+        FaultServer([serve(HI)]) as server,
+        running(server.url, origins=ORIGINS, rules=build_rules(deny=["/no"])) as daemon,
+        connected(daemon) as client,
+    ):
+        client.write("OPTIONS /no HTTP/1.1", f"Origin: {APP}", "Access-Control-Request-Method: PUT")
+        assert (await client.head()).startswith(b"HTTP/1.1 204 ")
+        assert await ask(client, "PUT /no", f"Origin: {APP}") == (403, LEAVE)
+        assert server.requests == []

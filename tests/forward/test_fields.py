@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 
 from bearerd.core.accounts import CommandSource
+from bearerd.core.configuration import Limits
 from bearerd.core.field_rules import Forwarding, build_field_rules, parse_credential
 from callers import FRESH, kept, pair, split
 from faults import FaultServer, reply, serve
@@ -178,6 +179,24 @@ async def test_the_clients_own_needs_no_token_of_ours() -> None:
         status, problem = await client.problem()
         assert (status, problem["code"]) == (503, "token_unavailable")
     assert sent(server) == [[b"Authorization: Bearer own", b"Content-Length: 2"]]
+
+
+async def test_a_handshake_may_have_the_clients_own() -> None:
+    async with pair([serve(HI)], source=BEFORE_LOGIN, fields=OWN) as (client, server):
+        client.write(
+            "GET / HTTP/1.1", "Authorization: Bearer own", "Connection: Upgrade", "Upgrade: websocket"
+        )
+        await client.exactly(HI)
+    assert sent(server) == [[b"Authorization: Bearer own", b"Connection: Upgrade", b"Upgrade: websocket"]]
+
+
+async def test_a_large_body_with_the_clients_own_is_not_asked_for_first() -> None:
+    """There is no replay that it would have to be kept for."""
+    limits = Limits(replay_body=10)
+    async with pair([serve(NO)], limits=limits, fields=OWN) as (client, server):
+        client.write("POST / HTTP/1.1", "Authorization: own", "Content-Length: 100000", body=bytes(100_000))
+        await client.exactly(NO)
+    assert sent(server) == [[b"Authorization: own", b"Content-Length: 100000"]]
 
 
 # ---------------------------------------------------------------- the route's own fields
