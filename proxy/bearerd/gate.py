@@ -368,13 +368,17 @@ class Client(RequestHandler):
         """Whether it is we who do not read on, or who have not answered what came before."""
         if self._part is _Part.HEAD:
             return self._waiter is None
-        return self._reading_paused or self._buffer_paused
+        return self._reading_paused or self._buffer_paused or self._body._waiter is None  # noqa: SLF001  # decision 0002
+
+    @property
+    def _body(self) -> StreamReader:
+        """What is being sent, if anything is."""
+        return self._messages[-1][1] if self._messages else self.taken
 
     def _give_up(self) -> None:
         """The body will not come any more; whoever reads it gets to know."""
         self._broken, self._part = True, _Part.NONE
-        payload = self._messages[-1][1] if self._messages else self.taken
-        payload.set_exception(BodyStalled())
+        self._body.set_exception(BodyStalled())
 
     def _break(self, message: _ErrInfo) -> None:
         """The parser has given up: in a body, which its reader must be told, or between requests."""

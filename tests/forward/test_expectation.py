@@ -371,3 +371,13 @@ async def test_a_417_to_a_call_without_it_is_passed_on_and_so_is_the_second() ->
         await client.exactly(UNMET)
         assert server.connections == 2
     assert len(server.requests) == 2
+
+
+async def test_a_client_that_waits_is_not_the_one_that_is_slow() -> None:
+    """It is told to go on a second later than it may stop in the middle of a body."""
+    limits = Limits(replay_body=SIZE - 1, body_idle_s=0.3)
+    async with pair([serve(HI)], limits=limits) as (client, _):
+        post(client, *ASKING, body=b"")
+        await client.exactly(CONTINUE)
+        client.writer.write(BODY)
+        await client.exactly(HI)

@@ -767,6 +767,18 @@ async def test_the_drain_takes_as_long_as_it_may() -> None:
         assert 0.35 < loop.time() - began < 1.2
 
 
+async def test_a_client_that_waits_to_be_told_to_go_on_does_not_stall() -> None:
+    """Nobody reads its body yet: there is no token."""
+    slow = CommandSource(("sh", "-c", "sleep 0.6; echo x"), 5)
+    async with gate(source=slow, limits=Limits(body_idle_s=0.2)) as (daemon, server), wire(daemon) as client:
+        client.write("POST / HTTP/1.1", "Content-Length: 3", "Expect: 100-continue")
+        async with asyncio.timeout(5):
+            assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.writer.write(b"abc")
+        await client.ok()
+    assert server.requests[0].endswith(b"abc")
+
+
 async def test_a_stalled_body_while_no_token_is_to_be_had() -> None:
     slow = CommandSource(("sh", "-c", "sleep 0.6; echo x"), 5)
     async with gate(source=slow, limits=Limits(body_idle_s=0.2)) as (daemon, server), wire(daemon) as client:
