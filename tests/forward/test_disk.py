@@ -187,6 +187,21 @@ async def test_an_early_401_while_the_body_goes_to_disk(folder: Path) -> None:
         assert split(server.requests[0])[2] == body
 
 
+async def test_a_body_that_is_all_there_on_a_kept_connection(folder: Path) -> None:
+    """It is sent without further ado, and is still in memory when it is sent again."""
+    body = body_of(5000)
+    limits = Limits(replay_body=1000, spool_body=5000, spool_total=5000)
+    async with spooling([serve(HI, NO, HI, NO, HI)], limits=limits) as (client, server):
+        client.write("GET / HTTP/1.1")
+        await client.exactly(HI)
+        for _ in range(2):  # the second time there is room because the first has given it back
+            client.write("POST / HTTP/1.1", f"Content-Length: {len(body)}", body=body)
+            await client.exactly(HI)
+        assert server.connections == 1
+    assert [split(request)[2] for request in server.requests] == [b"", *[body] * 4]
+    assert not folder.exists() or list(folder.iterdir()) == []
+
+
 async def test_nothing_goes_to_disk_on_a_route_that_does_not_want_it(folder: Path) -> None:
     async with spooling([serve(NO)], disk_spool=False) as (client, server):
         client.write("POST / HTTP/1.1", "Content-Length: 100000", body=bytes(100_000))
