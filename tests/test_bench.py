@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 import time
 import tomllib
@@ -21,7 +22,7 @@ from bench.figures import (
     parse_stat,
     parse_wrk,
 )
-from bench.servers import answers, find_program, read_cpu_s, read_rss_mib, serve
+from bench.servers import answers, find_program, pinned, read_cpu_s, read_rss_mib, serve
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and pins processes to cores")
 
@@ -165,6 +166,17 @@ def test_a_server_is_there_inside_the_block_and_gone_after_it(tmp_path: Path) ->
     assert not answers(server.port)
     with pytest.raises(ProcessLookupError):
         os.kill(server.pid, 0)
+
+
+@linux_only
+def test_what_is_started_on_cores_has_never_been_on_others() -> None:
+    before = os.sched_getaffinity(0)
+    cores = {max(before)}
+    count = [sys.executable, "-c", "import os; print(*os.sched_getaffinity(0))"]
+    with pinned(cores):
+        seen = subprocess.run(count, capture_output=True, text=True, check=True).stdout
+    assert set(map(int, seen.split())) == cores
+    assert os.sched_getaffinity(0) == before
 
 
 @linux_only

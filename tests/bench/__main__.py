@@ -5,7 +5,6 @@ Throughput is then often the load's limit, not the proxy's: CPU per call is the 
 Needs Linux. Names of proxies as arguments limit the run to those and nginx.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import Final
 
 from bench.contestants import CONTESTANTS, TOKEN, prepare_upstream
 from bench.figures import DIRECT, REFERENCE, BenchError, Load, Run, build_rows, build_tables, parse_wrk
-from bench.servers import STOP_S, Server, find_program, read_cpu_s, read_rss_mib, serve, split_cores
+from bench.servers import STOP_S, Server, find_program, pinned, read_cpu_s, read_rss_mib, serve, split_cores
 
 ROUNDS: Final = 2
 LOAD_S: Final = 5
@@ -51,9 +50,11 @@ def load(server: Server, workload: Workload, seconds: int, folder: Path, cores: 
     # Nobody adds the token to what goes to the upstream itself.
     argv += ["-H", f"Authorization: Bearer {TOKEN}"] if server.direct else []
     argv += ["-s", str(script), server.url + workload.path]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with (
+        pinned(cores),
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
         try:
-            os.sched_setaffinity(process.pid, cores)
             text, _ = process.communicate(timeout=seconds + STOP_S)
         finally:
             process.kill()

@@ -55,15 +55,28 @@ def split_cores() -> tuple[set[int], set[int]]:
 
 
 @contextmanager
+def pinned(cores: set[int]) -> Iterator[None]:
+    """What is started in the block is on these cores from its first instruction, with all its threads.
+
+    Moved later, only its first thread would be there, and Go would have counted the cores it had before.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
 def serve(prepare: Prepare, folder: Path, cores: set[int], upstream: int = 0) -> Iterator[Server]:
     """A server from its first answer on; ended by its own pid."""
     folder.mkdir()
     port = find_free_port()
     argv = prepare(folder, port, upstream)
-    with (folder / "output").open("wb") as output:
+    with (folder / "output").open("wb") as output, pinned(cores):
         process = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
-        os.sched_setaffinity(process.pid, cores)
         wait_for_answer(process, port, folder / "output")
         yield Server(process.pid, port, direct=not upstream)
     finally:
