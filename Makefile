@@ -43,8 +43,9 @@ format: $(VENV)/.dev  ## put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .make/bench  ## measure bearerd beside nginx, Envoy, Go and others, in one run
-	@PATH="$(CURDIR)/.make/bench-venv/bin:$$PATH" PYTHONPATH=tests $(BIN)/python -m bench $(PROXIES)
+bench: .make/bench  ## measure bearerd beside nginx, Envoy, Go and others, into docs/benchmarks.md
+	@PATH="$(CURDIR)/.make/bench-venv/bin:$$PATH" PYTHONPATH=tests \
+	  $(BIN)/python -m bench $(if $(DURATION),--duration $(DURATION)) $(PROXIES)
 
 clean:  ## remove what was installed and made
 	rm -rf .venv* .make $(PEERS)/node_modules $(BENCH)/node_modules build dist .coverage* .hypothesis .*_cache

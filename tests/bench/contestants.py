@@ -7,18 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from bench.figures import REFERENCE
+from bench.figures import LARGE_BUFFERS, REFERENCE
 from bench.servers import HOST, Prepare, find_program
+from bench.workloads import SOCKETS, Kind, Workload
 
 PEERS: Final = Path(__file__).parent / "peers"
+GO_CACHE: Final = Path(__file__).parents[2] / ".make" / "go-cache"
 TOKEN: Final = "bench-token"
+ACCESS_LOG: Final = "bearerd, access log"
 
 NGINX: Final = """
 daemon off;
 master_process off;
 pid nginx.pid;
 error_log stderr warn;
-events { worker_connections 1024; }
+events { worker_connections 8192; }
 http {
   access_log off;
   client_body_temp_path temp;
@@ -38,7 +41,7 @@ NGINX_UPSTREAM: Final = """
     if ($http_authorization != "Bearer %(token)s") { return 401; }
     default_type application/json;
     location / { return 200 '{"ok": true}'; }
-    location /1m { root .; }
+    location ~ ^/[0-9]+m$ { root %(bodies)s; }
   }
 """
 NGINX_PROXY: Final = """
@@ -48,17 +51,27 @@ NGINX_PROXY: Final = """
     keepalive_timeout 1h;
     keepalive_requests 1000000000;
   }
+  map $http_upgrade $connection_upgrade {
+    default upgrade;
+    "" "";
+  }
   server {
     listen %(host)s:%(port)d;
+    client_max_body_size 0;
     location / {
       proxy_pass http://api;
       proxy_http_version 1.1;
       proxy_buffering off;
-      proxy_set_header Connection "";
+      proxy_request_buffering off;
+      %(buffers)s
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $connection_upgrade;
       proxy_set_header Authorization "Bearer %(token)s";
     }
   }
 """
+# Unbuffered, nginx reads as much at a time as the buffer for a head holds: a page, if nothing else is said.
+NGINX_BUFFERS: Final = "proxy_buffer_size 64k; proxy_buffers 8 64k; client_body_buffer_size 64k;"
 BEARERD: Final = """
 [listen]
 port = %(port)d
@@ -81,6 +94,7 @@ static_resources:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: bench
           generate_request_id: false
+          upgrade_configs: [{upgrade_type: websocket}]
           route_config:
             virtual_hosts:
             - name: api
@@ -105,6 +119,7 @@ static_resources:
   clusters:
   - name: api
     type: STATIC
+    circuit_breakers: {thresholds: [{max_connections: 8192, max_requests: 8192, max_pending_requests: 8192}]}
     load_assignment:
       cluster_name: api
       endpoints:
@@ -119,13 +134,20 @@ resources:
 """
 
 
-def prepare_upstream(folder: Path, port: int, _: int) -> list[str]:
-    (folder / "1m").write_bytes(bytes(1 << 20))
-    return _prepare_nginx(folder, NGINX_UPSTREAM % {"host": HOST, "port": port, "token": TOKEN})
+def prepare_upstream(folder: Path, port: int, _: int, *, bodies: Path) -> list[str]:
+    """For short calls and large responses, which nobody serves cheaper than nginx."""
+    return _prepare_nginx(
+        folder, NGINX_UPSTREAM % {"host": HOST, "port": port, "token": TOKEN, "bodies": bodies}
+    )
 
 
-def prepare_nginx(folder: Path, port: int, upstream: int) -> list[str]:
-    values = {"host": HOST, "port": port, "upstream": upstream, "token": TOKEN}
+def prepare_own_upstream(folder: Path, port: int, _: int) -> list[str]:
+    """For what lasts: streams, sockets, large requests."""
+    return [build_program(folder, "upstream.go"), f"{HOST}:{port}", TOKEN]
+
+
+def prepare_nginx(folder: Path, port: int, upstream: int, *, buffers: str = "") -> list[str]:
+    values = {"host": HOST, "port": port, "upstream": upstream, "token": TOKEN, "buffers": buffers}
     return _prepare_nginx(folder, NGINX_PROXY % values)
 
 
@@ -152,11 +174,16 @@ def prepare_envoy(folder: Path, port: int, upstream: int) -> list[str]:
 
 
 def prepare_go(folder: Path, port: int, upstream: int) -> list[str]:
-    program = folder / "proxy"
-    settings = os.environ | {"GO111MODULE": "off", "GOCACHE": str(folder / "cache"), "GOFLAGS": ""}
-    argv = [find_program("go"), "build", "-o", str(program), str(PEERS / "proxy.go")]
+    return [build_program(folder, "proxy.go"), f"{HOST}:{port}", f"http://{HOST}:{upstream}", TOKEN]
+
+
+def build_program(folder: Path, source: str) -> str:
+    """A program of ours in Go, from its one file. What the compiler keeps is below the project's own folder."""
+    program = folder / Path(source).stem
+    settings = os.environ | {"GO111MODULE": "off", "GOCACHE": str(GO_CACHE), "GOFLAGS": ""}
+    argv = [find_program("go"), "build", "-o", str(program), str(PEERS / source)]
     subprocess.run(argv, check=True, env=settings)
-    return [str(program), f"{HOST}:{port}", f"http://{HOST}:{upstream}", TOKEN]
+    return str(program)
 
 
 def prepare_node(_: Path, port: int, upstream: int, *, script: str) -> list[str]:
@@ -187,12 +214,27 @@ def _beside_python(name: str) -> str:
 
 CONTESTANTS: Final[dict[str, Prepare]] = {
     REFERENCE: prepare_nginx,
+    LARGE_BUFFERS: partial(prepare_nginx, buffers=NGINX_BUFFERS),
     "envoy": prepare_envoy,
     "go": prepare_go,
     "bearerd": prepare_bearerd,
-    "bearerd, access log": partial(prepare_bearerd, access="true"),
+    ACCESS_LOG: partial(prepare_bearerd, access="true"),
     "http-proxy": partial(prepare_node, script="http-proxy.js"),
     "fast-proxy": partial(prepare_node, script="fast-proxy.js"),
     "aiohttp": prepare_aiohttp,
     "mitmproxy": prepare_mitmproxy,
 }
+
+_NO_UPGRADES: Final = "forwards no upgrades"
+CANNOT: Final[dict[tuple[str, str], str]] = {
+    (SOCKETS.name, "fast-proxy"): _NO_UPGRADES,
+    (SOCKETS.name, "aiohttp"): f"as written here, {_NO_UPGRADES}",
+}
+"""Why a proxy is not asked to do a workload."""
+
+VARIANTS: Final[dict[str, Kind]] = {LARGE_BUFFERS: "bodies", ACCESS_LOG: "calls"}
+"""Another setting of a proxy, and the only kind of workload in which it makes a difference."""
+
+
+def takes(name: str, workload: Workload) -> bool:
+    return VARIANTS.get(name, workload.kind) == workload.kind

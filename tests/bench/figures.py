@@ -1,5 +1,6 @@
-"""Figures of a comparison: read from what programs print, taken together, set in tables."""
+"""Figures of a comparison: read from what programs print, and taken together."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from statistics import fmean
 from typing import Final
 
 REFERENCE: Final = "nginx"
+LARGE_BUFFERS: Final = "nginx, 64 KiB buffers"
 DIRECT: Final = "no proxy"
 
 
@@ -16,7 +18,7 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk said of one run. Latencies in microseconds."""
+    """What the load said of one run. Latencies in microseconds."""
 
     calls: int
     seconds: float
@@ -26,17 +28,25 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a workload against one proxy; `cpu_s` is what the proxy used meanwhile."""
+    """One run of a workload against one proxy; `cpu_s` is what the proxy used meanwhile.
+
+    `idle_mib` is its resident memory before, and `held_kib` what it grew by for each connection held open.
+    """
 
     proxy: str
     workload: str
     load: Load
     cpu_s: float
+    idle_mib: float = 0.0
+    held_kib: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The runs of one proxy with one workload, taken together. What is added is to the same without a proxy."""
+    """The runs of one proxy with one workload, taken together. What is added is to the same without a proxy.
+
+    No proxy is a row, too: what it reaches is the most that the load and the upstream can.
+    """
 
     proxy: str
     workload: str
@@ -44,6 +54,22 @@ class Row:
     added_p50_us: float
     added_p99_us: float
     cpu_us: float
+    idle_mib: float = 0.0
+    held_kib: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All that was measured. `left_out` has the reason for a workload and a proxy that cannot do it."""
+
+    rows: tuple[Row, ...]
+    left_out: dict[tuple[str, str], str]
+
+    def of(self, workload: str) -> dict[str, Row]:
+        return {row.proxy: row for row in self.rows if row.workload == workload}
+
+    def missing(self, workload: str) -> dict[str, str]:
+        return {proxy: why for (where, proxy), why in self.left_out.items() if where == workload}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +103,14 @@ def parse_wrk(text: str) -> Load:
     return Load(int(total[1]), seconds, latency_us["50"], latency_us["99"])
 
 
+def parse_load(line: str) -> Load:
+    """What load.go prints. Raises `BenchError` with what it says where a call failed or bytes were missing."""
+    try:
+        return Load(**json.loads(line))
+    except (ValueError, TypeError):
+        raise BenchError(line.strip() or "the load ended without a word") from None
+
+
 def parse_stat(text: str) -> Stat:
     """The second field is a program's name in parentheses and may hold any of both; see proc(5)."""
     pid, _, rest = text.partition(" (")
@@ -98,9 +132,7 @@ def build_rows(runs: Sequence[Run]) -> list[Row]:
     for run in runs:
         groups.setdefault((run.workload, run.proxy), []).append(run)
     return [
-        _build_row(group, groups.get((workload, DIRECT), group))
-        for (workload, proxy), group in groups.items()
-        if proxy != DIRECT
+        _build_row(group, groups.get((workload, DIRECT), group)) for (workload, _), group in groups.items()
     ]
 
 
@@ -113,45 +145,6 @@ def _build_row(runs: Sequence[Run], direct: Sequence[Run]) -> Row:
         fmean(run.load.p50_us for run in runs) - fmean(run.load.p50_us for run in direct),
         fmean(run.load.p99_us for run in runs) - fmean(run.load.p99_us for run in direct),
         sum(run.cpu_s for run in runs) / calls * 1e6,
+        fmean(run.idle_mib for run in runs),
+        fmean(run.held_kib for run in runs),
     )
-
-
-HEADINGS: Final = (
-    "proxy",
-    "calls/s",
-    "added p50 us",
-    "added p99 us",
-    "CPU us/call",
-    f"CPU / {REFERENCE}",
-    "idle MiB",
-)
-
-
-def build_tables(rows: Sequence[Row], idle_mib: dict[str, float]) -> str:
-    """A Markdown table for each workload. `idle_mib` is each proxy's resident memory before any call."""
-    texts = []
-    for workload in dict.fromkeys(row.workload for row in rows):
-        own = [row for row in rows if row.workload == workload]
-        reference = next((row.cpu_us for row in own if row.proxy == REFERENCE), None)
-        cells = [_build_cells(row, reference, idle_mib[row.proxy]) for row in own]
-        texts.append(f"### {workload}\n\n{_build_table([HEADINGS, *cells])}")
-    return "\n".join(texts)
-
-
-def _build_cells(row: Row, reference_us: float | None, idle_mib: float) -> tuple[str, ...]:
-    ratio = f"{row.cpu_us / reference_us:.2f}" if reference_us else "-"
-    numbers = (f"{row.rps:.0f}", f"{row.added_p50_us:.0f}", f"{row.added_p99_us:.0f}", f"{row.cpu_us:.1f}")
-    return (row.proxy, *numbers, ratio, f"{idle_mib:.0f}")
-
-
-def _build_table(lines: Sequence[Sequence[str]]) -> str:
-    """Names to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "".join(_build_line(line, widths) for line in (lines[0], rule, *lines[1:]))
-
-
-def _build_line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    name, *numbers = cells
-    padded = (cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True))
-    return f"| {' | '.join([name.ljust(widths[0]), *padded])} |\n"

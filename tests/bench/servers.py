@@ -30,10 +30,6 @@ class Server:
     port: int
     direct: bool
 
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.port}/"
-
 
 def find_program(name: str) -> str:
     """Debian keeps servers where an ordinary user's PATH does not look."""
