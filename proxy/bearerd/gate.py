@@ -32,10 +32,10 @@ from bearerd.core.limits import (
 )
 from bearerd.core.problems import Problem
 from bearerd.forward.direct import DirectCall
+from bearerd.forward.pieces import READ_BUFFER, limit_writing, read_at_once, read_in_pieces
 from bearerd.forward.reply import end_with, last_answer
 from bearerd.forward.spool import BodyStalled
 
-READ_BUFFER: Final = 1 << 16  # of a body; the server stops reading at twice as much
 LINGER_S: Final = 1.0  # for a client to read the last answer
 REFUSALS: Final = 8  # that are said at the same time; whoever comes beside them is told nothing
 _UNREADABLE: Final = Problem(
@@ -184,6 +184,7 @@ class Client(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._gate.admit():
             super().connection_made(transport)
+            limit_writing(transport)
         else:
             _Refusal(self._gate, cast(asyncio.Transport, transport), self._loop)
 
@@ -309,8 +310,12 @@ class Client(RequestHandler):
             self._finishing = True
         self._size = body.total_bytes
         if not body.is_eof():
+            if message is not None:
+                read_in_pieces(self)
             self._wait_for(_Part.BODY)
             return
+        if self._part is _Part.BODY:
+            read_at_once(self)
         self._part = _Part.NONE
         if self._finishing:
             self.close()

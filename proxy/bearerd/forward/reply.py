@@ -145,10 +145,13 @@ async def _stream(
     """The head leaves together with what of the body is there already, and the rest as it comes."""
     first = response.ready()
     ending = LAST_CHUNK if chunked else b""
+    head += build_chunk(first) if chunked and first else first
+    del first  # it may be large, and has not to be held for as long as the rest takes
     if response.complete:
-        await _write(request, head + (build_chunk(first) if chunked and first else first) + ending)
+        await _write(request, head + ending)
         return
-    await _write(request, head + (build_chunk(first) if chunked and first else first))
+    await _write(request, head)
+    del head
     while chunk := await response.read():
         await _write(request, build_chunk(chunk) if chunked else chunk)
     if ending:

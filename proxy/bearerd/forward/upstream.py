@@ -21,8 +21,8 @@ from bearerd.core.heads import HeadCheck, read_plain
 from bearerd.core.upgrades import agreed
 from bearerd.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
 from bearerd.forward.expectation import Expectation
+from bearerd.forward.pieces import READ_BUFFER, limit_writing, read_at_once, read_in_pieces
 
-READ_BUFFER: Final = 1 << 16
 FIELD_LIMIT: Final = 32 << 10
 FIELDS: Final = 128
 INTERIM: Final = 32  # responses in a row before the one that counts
@@ -204,11 +204,14 @@ class Connection(BaseProtocol):
     def end(self, *, reusable: bool) -> None:
         """The call is over; only a connection in a known state goes back to the pool."""
         parser, self._parser = self._parser, None
+        parsed = self._payload is not None
         self._busy = False
         self._payload = self.pump = None
         self._watch_no_more()
         whole = reusable and self._sent and (parser is None or _is_between_messages(parser))
         if whole and self._keep and self.alive:
+            if parsed:
+                read_at_once(self)
             self._give_back(self)
         else:
             self.close()
@@ -216,6 +219,10 @@ class Connection(BaseProtocol):
     def close(self) -> None:
         if self.transport is not None:
             self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        limit_writing(transport)
 
     def data_received(self, data: bytes) -> None:
         if not self._busy:
@@ -321,9 +328,14 @@ class Connection(BaseProtocol):
         elif self._outcome is not None:
             self.close()  # a second answer to one request
         else:
-            self._payload = payload
-            self._keep = not message.should_close
-            self._settle(UpstreamResponse(self, message, payload))
+            self._answer(message, payload)
+
+    def _answer(self, message: RawResponseMessage, payload: aiohttp.StreamReader) -> None:
+        self._payload = payload
+        self._keep = not message.should_close
+        if not payload.is_eof():
+            read_in_pieces(self)
+        self._settle(UpstreamResponse(self, message, payload))
 
     def _switch(self, message: RawResponseMessage, after: bytes | None) -> None:
         protocol = agreed(Fields(message.raw_headers), self._asked)
