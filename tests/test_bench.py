@@ -28,7 +28,7 @@ from bench.figures import (
     parse_stat,
     parse_wrk,
 )
-from bench.hotpath import REST, TOP, Cost, Stats, build_costs, build_costs_table, name_of
+from bench.hotpath import OTHERS, REST, TOP, Cost, Stats, build_costs, build_costs_table, name_of
 from bench.loads import Loader
 from bench.machine import find_model, find_version
 from bench.report import Report, build_charts, write_report
@@ -329,6 +329,7 @@ def test_costs_are_for_a_request_and_the_rest_is_what_no_function_has() -> None:
     assert costs == [
         Cost("bearerd.gate: enter", 3.0, 0.375),
         Cost("bearerd.gate: leave", 1.0, 0.125),
+        Cost(OTHERS, 0.0, 0.0),
         Cost(REST, 0.0, 0.5),
     ]
     assert build_costs_table(costs).splitlines()[2].split() == [
@@ -346,8 +347,9 @@ def test_costs_are_for_a_request_and_the_rest_is_what_no_function_has() -> None:
 def test_only_the_dearest_functions_are_told() -> None:
     stats: Stats = {("~", 0, f"f{place}"): (1, 1, float(place), 0.0, {}) for place in range(TOP + 9)}
     costs = build_costs(stats, 1, 1.0)
-    assert len(costs) == TOP + 1
+    assert len(costs) == TOP + 2
     assert costs[0].name == f"f{TOP + 8}"
+    assert costs[-2] == Cost(OTHERS, 0.0, sum(range(9)))
     assert costs[-1] == Cost(REST, 0.0, 0.0)
 
 

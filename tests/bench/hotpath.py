@@ -19,7 +19,8 @@ from bench.tables import build_table
 from bench.workloads import SMALL
 
 TOP: Final = 24
-REST: Final = "event loop, parser and system calls, in C"
+OTHERS: Final = "all other functions"
+REST: Final = "the event loop, outside of any function"
 
 Place = tuple[str, int, str]
 """File, line and function, as pstats has them."""
@@ -44,8 +45,10 @@ def build_costs(stats: Stats, requests: int, cpu_s: float) -> list[Cost]:
         before = merged.get(name, (0, 0.0))
         merged[name] = (before[0] + calls, before[1] + own_s)
     costs = [Cost(name, calls / requests, own_s / cpu_s) for name, (calls, own_s) in merged.items()]
+    costs.sort(key=lambda cost: -cost.share)
+    others = sum(cost.share for cost in costs[TOP:])
     rest = max(0.0, 1.0 - sum(cost.share for cost in costs))
-    return [*sorted(costs, key=lambda cost: -cost.share)[:TOP], Cost(REST, 0.0, rest)]
+    return [*costs[:TOP], Cost(OTHERS, 0.0, others), Cost(REST, 0.0, rest)]
 
 
 def name_of(file: str, function: str) -> str:
