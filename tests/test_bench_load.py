@@ -1,7 +1,6 @@
 """The load of `make bench` itself: it must notice what a bad proxy does to calls, or its figures are worth nothing."""
 
 import os
-import shutil
 import socket
 import sys
 import threading
@@ -20,7 +19,6 @@ from bench.workloads import COLD, Workload
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="make bench needs Linux"),
-    pytest.mark.skipif(shutil.which("go") is None, reason="make bench installs Go; nothing else needs it"),
 ]
 
 BODY_MIB = 1
