@@ -6,6 +6,8 @@ loses what a client sends right behind a request that offers an upgrade other th
 """
 
 import asyncio
+import socket
+import sys
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, cast
@@ -36,8 +38,10 @@ from bearerd.forward.pieces import READ_BUFFER, limit_writing, read_at_once, rea
 from bearerd.forward.reply import end_with, last_answer
 from bearerd.forward.spool import BodyStalled
 
+LEAVING_S: Final = 0.5  # between looks at a client that is kept waiting
 LINGER_S: Final = 1.0  # for a client to read the last answer
 REFUSALS: Final = 8  # that are said at the same time; whoever comes beside them is told nothing
+_ESTABLISHED: Final = 1  # include/net/tcp_states.h
 _UNREADABLE: Final = Problem(
     400, "bad_request", "this is not an HTTP request that can be read", "http_request_error", close=True
 )
@@ -161,6 +165,7 @@ class Client(RequestHandler):
         "_finishing",
         "_gate",
         "_heard_at",
+        "_leaving",
         "_offers",
         "_part",
         "_size",
@@ -175,6 +180,7 @@ class Client(RequestHandler):
         self._size = 0  # of a head under way, or what there was of a body
         self._heard_at = 0.0  # the first byte of a head, the last one of a body
         self._timer: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.TimerHandle | None = None
         self._broken = False  # nothing that still comes is a request
         self._finishing = False
         self._begun: DirectCall | None = None  # the call under way that needs no handler, or did not till now
@@ -190,8 +196,9 @@ class Client(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._gate.leave()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._leaving):
+            if timer is not None:
+                timer.cancel()
         begun = self.take_begun()
         if begun is not None:
             begun.abandon()
@@ -266,6 +273,21 @@ class Client(RequestHandler):
             self._heard_at = self._loop.time()
         if self._reading_paused:  # else there is nothing to resume, though every reader of a body asks for it
             super().resume_reading(resume_parser)
+
+    def pause_reading(self) -> None:
+        """A transport that is not read from does not tell that its client has left, so we look."""
+        super().pause_reading()
+        if self._leaving is None:
+            self._leaving = self._loop.call_later(LEAVING_S, self._look_for_client)
+
+    def _look_for_client(self) -> None:
+        self._leaving = None
+        if not self._reading_paused or self.transport is None:
+            return
+        if has_left(self.transport):
+            self.transport.abort()
+        else:
+            self._leaving = self._loop.call_later(LEAVING_S, self._look_for_client)
 
     def finish(self) -> None:
         """Take no further request; one whose body is still coming is read to its end."""
@@ -407,6 +429,15 @@ class Client(RequestHandler):
         payload = StreamReader(self, READ_BUFFER, loop=self._loop)
         self._loop.call_later(LINGER_S, payload.feed_eof)
         return payload
+
+
+def has_left(transport: asyncio.Transport) -> bool:
+    """Whether the other side of a TCP connection has closed or reset it, behind what is not read yet. Only Linux tells."""
+    connection = transport.get_extra_info("socket")
+    if sys.platform != "linux" or connection.family not in {socket.AF_INET, socket.AF_INET6}:
+        return False
+    state: bytes = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return state[0] != _ESTABLISHED
 
 
 def _explain(exc: BaseException | None) -> Problem:

@@ -4,6 +4,8 @@ import asyncio
 import json
 import re
 import socket
+import struct
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,7 +19,20 @@ from bearerd.core.redaction import Secret
 from bearerd.core.targets import parse_route
 from bearerd.daemon import Daemon
 from bearerd.gate import REFUSALS
-from faults import FaultServer, Step, hang, pause, read, read_head, reply, request_size, send, serve, until
+from faults import (
+    FaultServer,
+    Step,
+    hang,
+    pause,
+    read,
+    read_head,
+    reply,
+    request_size,
+    send,
+    serve,
+    stall,
+    until,
+)
 
 HI: Final = reply(b"hi")
 STATIC: Final = StaticSource(Secret("the-token"))
@@ -785,3 +800,30 @@ async def test_a_stalled_body_while_no_token_is_to_be_had() -> None:
         client.write("POST / HTTP/1.1", "Content-Length: 6", body=b"abc")
         await client.refused(408, "body_timeout", 2)
     assert server.requests == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a client that is not read from")
+@pytest.mark.parametrize("how", ["an end behind what is not read", "a reset"])
+async def test_a_client_that_leaves_while_the_upstream_does_not_read_ends_its_call(how: str) -> None:
+    async with gate([stall]) as (daemon, server), wire(daemon) as client:
+        client.write("POST / HTTP/1.1", "Content-Length: 100000000")
+        held_back = 0
+        assert daemon._server is not None
+        async with asyncio.timeout(10):
+            while held_back < 60:  # for 0.6 s
+                if any(connection._reading_paused for connection in daemon._server.connections):
+                    held_back += 1
+                else:
+                    held_back = 0
+                    client.writer.write(bytes(1 << 16))
+                await asyncio.sleep(0.01)
+        assert daemon._front._in_flight == 1, "it has not left yet"
+        if how == "a reset":
+            linger = struct.pack("ii", 1, 0)
+            raw = client.writer.transport.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        client.writer.transport.abort()
+        async with asyncio.timeout(1):
+            while daemon._front._in_flight:  # noqa: ASYNC110  # there is nothing that would tell
+                await asyncio.sleep(0.01)
+        assert server.requests == []
