@@ -810,7 +810,7 @@ async def test_a_client_that_leaves_while_the_upstream_does_not_read_ends_its_ca
         held_back = 0
         assert daemon._server is not None
         async with asyncio.timeout(10):
-            while held_back < 60:  # for 0.6 s
+            while held_back < 150:  # for 1.5 s: the upstream is asked first, and has a second to say yes
                 if any(connection._reading_paused for connection in daemon._server.connections):
                     held_back += 1
                 else:
