@@ -1,9 +1,14 @@
 """What is not in a folder of its own kind runs on the event loop that daemons run on."""
 
 import asyncio
+import signal
 from collections.abc import Callable, Mapping
 
 from bearerd.daemon import new_event_loop
+
+# What a shell starts in the background has SIGINT ignored, and so would have all that it starts in turn; Ctrl-C is tried here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -21,7 +21,7 @@ from urllib.parse import quote_plus
 import aiohttp
 
 FOLDER: Final = Path(__file__).parent / "peers" / "oidc"
-READY_S: Final = 10.0
+READY_S: Final = 30.0  # Node takes its time beside others
 STOP_S: Final = 5.0
 HTTP_S: Final = 10.0
 

@@ -35,7 +35,7 @@ from bearerd.core.limits import (
 from bearerd.core.problems import Problem
 from bearerd.forward.direct import DirectCall
 from bearerd.forward.pieces import READ_BUFFER, limit_writing, read_at_once, read_in_pieces
-from bearerd.forward.reply import end_with, last_answer
+from bearerd.forward.reply import end_with, last_answer, say_no_more
 from bearerd.forward.spool import BodyStalled
 
 LEAVING_S: Final = 0.5  # between looks at a client that is kept waiting
@@ -462,7 +462,7 @@ class _Refusal(asyncio.Protocol):
             transport.abort()
         else:
             transport.write(last_answer(TOO_MANY_CONNECTIONS))
-            transport.write_eof()
+            say_no_more(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         del exc

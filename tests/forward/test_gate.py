@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
@@ -18,6 +18,7 @@ from bearerd.core.configuration import Configuration, Limits, Listen
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import parse_route
 from bearerd.daemon import Daemon
+from bearerd.forward.reply import say_no_more
 from bearerd.gate import REFUSALS
 from faults import (
     FaultServer,
@@ -827,3 +828,19 @@ async def test_a_client_that_leaves_while_the_upstream_does_not_read_ends_its_ca
             while daemon._front._in_flight:  # noqa: ASYNC110  # there is nothing that would tell
                 await asyncio.sleep(0.01)
         assert server.requests == []
+
+
+async def test_a_connection_that_has_just_been_reset_is_ended_without_complaint() -> None:
+    """Before the event loop has heard of it."""
+    made: asyncio.Future[asyncio.Transport] = asyncio.get_running_loop().create_future()
+
+    class Listening(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.set_result(cast(asyncio.Transport, transport))
+
+    async with await asyncio.get_running_loop().create_server(Listening, "127.0.0.1", 0) as server:
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            transport = await made
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        say_no_more(transport)
+        transport.abort()

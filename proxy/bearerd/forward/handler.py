@@ -91,7 +91,9 @@ class Forwarder:
         login_urls: Mapping[str, str] | None = None,
         login_needed: Callable[[str], None] | None = None,
     ) -> None:
-        """`disk` is for routes that want it. `login_urls` is where people log in to accounts; `login_needed` is told of each call that is refused for it."""
+        """`disk` is for routes that want it. `login_urls` is where people log in to accounts; `login_needed` is told of
+        each call that is refused for it.
+        """
         self._routes = tuple(routes)
         self._lanes = {
             route.prefix: Lane(route, self._routes, managers[route.account], pool) for route in routes
@@ -137,8 +139,9 @@ class Forwarder:
         """
         lane = self._admit(head)
         if isinstance(lane, Problem):
-            path = path_of(head.target).decode("latin-1")
-            self._log.warning("request.refused", problem=lane.code, method=head.method, path=path)
+            if lane is not _NO_ROUTE:
+                path = path_of(head.target).decode("latin-1")
+                self._log.warning("request.refused", problem=lane.code, method=head.method, path=path)
             return answer_problem(lane, head)
         call = _Call(request, head, lane, begun)
         if begun is None:

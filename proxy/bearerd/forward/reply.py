@@ -97,8 +97,14 @@ def end_with(transport: asyncio.Transport | None, problem: Problem, head: Head =
     """
     if transport is not None and not transport.is_closing():
         transport.write(last_answer(problem, head))
-        transport.write_eof()
+        say_no_more(transport)
     return Written(problem.status, keep_alive=False)
+
+
+def say_no_more(transport: asyncio.Transport) -> None:
+    """End our half of a connection, if it is still one. That it has been reset is heard of in a moment."""
+    with suppress(OSError):  # asyncio's own loop lets it through
+        transport.write_eof()
 
 
 async def relay(
