@@ -10,7 +10,7 @@ PEERS := tests/peers/oidc
 BENCH := tests/bench/peers
 ALONE = $(BIN)/python -m pytest -m "alone and not soak"
 # Tests wait more than they compute, so one process more than there are processors.
-TOGETHER = $(BIN)/python -m pytest -m "not alone and not soak" --dist worksteal -n $$(($$(getconf _NPROCESSORS_ONLN) + 1))
+TOGETHER = $(BIN)/python -m pytest -m "not alone and not soak" --dist worksteal -n $$(getconf _NPROCESSORS_ONLN)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test plain soak lint format bench clean

@@ -5,16 +5,21 @@ When a script ends, its connection is closed cleanly. Works on any event loop: i
 """
 
 import asyncio
+import os
+import random
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Final, Self
 
 Step = Callable[["Peer"], Awaitable[None]]
 Script = Sequence[Step]
 
+FIRST_PORT: Final = 20_000  # below what systems give out by themselves
+PORTS_EACH: Final = 1_500
+WORKERS: Final = 8
 LONGEST_S: Final = 20.0  # no script hangs for longer than this: a test that goes wrong must end
 
 
@@ -276,10 +281,14 @@ async def talk(port: int, data: bytes, *, limit_s: float = 10.0) -> bytes:
 
 
 def refused_port(host: str = "127.0.0.1") -> int:
-    """A port on which nothing listens."""
-    with socket.create_server((host, 0), family=family_of(host)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
+    """A port on which nothing listens, and nobody else begins to: out of the system's own range, and apart from those
+    of tests that run at the same time.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+    while True:
+        port = FIRST_PORT + worker * PORTS_EACH + random.randrange(PORTS_EACH)  # no secret
+        with suppress(OSError), socket.create_server((host, port), family=family_of(host)):
+            return port
 
 
 @contextmanager

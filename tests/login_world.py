@@ -1,7 +1,6 @@
 """A browser as far as HTTP goes, and a daemon with somebody to log in to it, all on real sockets."""
 
 import re
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -126,11 +125,6 @@ class World:
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
         assert (self.server.token_requests, self.state()) == before
         return answer
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 @asynccontextmanager

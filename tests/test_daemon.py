@@ -28,6 +28,7 @@ from bearerd.demo.world import Demo
 from bearerd.errors import ConfigError, LoginRequired, TokenUnavailable
 from both_loops import LOOPS
 from daemons import RunningDaemon
+from faults import refused_port
 from upstreams import ApiUpstream, accept_any_of
 
 ASYNCIO_ONLY = Path(__file__).parent / "asyncio_only"
@@ -56,11 +57,6 @@ async def running(subject: Configuration) -> AsyncIterator[Daemon]:
 
 async def one_token(source: Source) -> TokenSet:
     return await fetch_token(configuration(source, "http://[::1]:9"), Account("work", source))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 async def get(url: str) -> tuple[int, str]:
@@ -207,7 +203,7 @@ class TestServing:
                 Grant.CLIENT_CREDENTIALS,
                 demo.client_id,
                 client_secret=demo.client_secret,
-                issuer=f"http://127.0.0.1:{free_port()}",
+                issuer=f"http://127.0.0.1:{refused_port()}",
             )
             async with running(configuration(absent, demo.api_url)) as daemon:
                 status, text = await get(f"{daemon.addresses[0]}/x")
@@ -263,7 +259,7 @@ class TestServing:
         assert "KeyError" not in text
 
     async def test_a_call_that_leads_back_here_is_a_loop(self) -> None:
-        port = free_port()
+        port = refused_port()
         async with running(configuration(STATIC, f"http://127.0.0.1:{port}", port=port)) as daemon:
             status, text = await get(f"{daemon.addresses[0]}/x")
         assert status == 508

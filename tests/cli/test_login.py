@@ -14,8 +14,9 @@ import pytest
 
 from commands import CTRL_C, CTRL_D, Terminal, run, write
 from daemons import RunningDaemon, killed
+from faults import refused_port
 from login_server import LoginServer
-from login_world import Browser, free_port
+from login_world import Browser
 from oidc_peer import OidcPeer
 from people import Person
 from upstreams import ApiUpstream, accept_any_of
@@ -55,7 +56,7 @@ async def server() -> AsyncIterator[LoginServer]:
 @pytest.fixture
 def file(tmp_path: Path, server: LoginServer) -> Path:
     """Of an account that nobody has logged in to, and no daemon serves."""
-    return write(tmp_path, f"[listen]\nport = {free_port()}\n{configure(tmp_path, server.issuer)}")
+    return write(tmp_path, f"[listen]\nport = {refused_port()}\n{configure(tmp_path, server.issuer)}")
 
 
 def port_of(file: Path) -> int:
@@ -88,7 +89,7 @@ class TestAtARealServer:
                 async with RunningDaemon(folder, toml):
                     yield peer, folder / "bearerd.toml"
             else:
-                yield peer, write(folder, f"[listen]\nport = {free_port()}\n{toml}")
+                yield peer, write(folder, f"[listen]\nport = {refused_port()}\n{toml}")
 
     async def live_token(self, peer: OidcPeer, file: Path) -> None:
         """There is one, and the server knows it; after a logout there is none, and it does not."""
@@ -262,8 +263,8 @@ class TestAlone:
 
     async def test_a_server_that_is_away(self, tmp_path: Path) -> None:
         variables, noted = opener(tmp_path)
-        away = f"http://127.0.0.1:{free_port()}"
-        file = write(tmp_path, f"[listen]\nport = {free_port()}\n{configure(tmp_path, away)}")
+        away = f"http://127.0.0.1:{refused_port()}"
+        file = write(tmp_path, f"[listen]\nport = {refused_port()}\n{configure(tmp_path, away)}")
         for words in ((), ("--no-browser",), ("--device",)):
             async with Terminal("login", "-c", file, *words, **variables) as terminal:
                 assert await terminal.end() == 1
@@ -288,7 +289,7 @@ class TestAlone:
     ) -> None:
         variables, noted = opener(tmp_path)
         server.authorization_endpoint = endpoint
-        file = write(tmp_path, f"[listen]\nport = {free_port()}\n{configure(tmp_path, server.issuer)}")
+        file = write(tmp_path, f"[listen]\nport = {refused_port()}\n{configure(tmp_path, server.issuer)}")
         async with Terminal("login", "-c", file, **variables) as terminal:
             assert await terminal.end() == 1
             assert "authorization_endpoint" in terminal.shown

@@ -13,8 +13,9 @@ import pytest
 from bearerd.control.rendezvous import ENDING, GREETING
 from commands import Ended, Terminal, run, write
 from daemons import RunningDaemon
+from faults import refused_port
 from login_server import LoginServer
-from login_world import Browser, free_port
+from login_world import Browser
 from upstreams import ApiUpstream, accept_any_of
 
 LOGGED_OUT = Ended(0, "", "bearerd: work is logged out\n")
@@ -55,7 +56,7 @@ async def server() -> AsyncIterator[LoginServer]:
 @pytest.fixture
 def file(tmp_path: Path, server: LoginServer) -> Path:
     """Of an account that no daemon serves."""
-    return write(tmp_path, f"[listen]\nport = {free_port()}\n{configure(tmp_path, server)}")
+    return write(tmp_path, f"[listen]\nport = {refused_port()}\n{configure(tmp_path, server)}")
 
 
 async def test_what_was_never_logged_in(server: LoginServer, file: Path) -> None:

@@ -15,8 +15,9 @@ from bearerd.core.configuration import Listen
 from bearerd.core.pages import render
 from bearerd.core.redaction import Secret
 from bearerd.errors import ConfigError
+from faults import refused_port
 from login_server import LoginServer
-from login_world import CROSS_SITE, Answer, Browser, World, free_port, raw_url, world
+from login_world import CROSS_SITE, Answer, Browser, World, raw_url, world
 
 
 class TestLogin:
@@ -270,7 +271,7 @@ async def made_refusal(made: World, browser: Browser) -> Answer:
 class TestRedirectUris:
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
     async def test_another_path_on_our_port(self, host: str) -> None:
-        port = free_port()
+        port = refused_port()
         uri = f"http://{host}:{port}/oauth/done"
         async with world(Listen(port=port), redirect_uri=uri) as made, Browser() as browser:
             begun = await browser.go(f"http://{host}:{port}/-/login/me?return_to=/me/x")
@@ -283,7 +284,7 @@ class TestRedirectUris:
             assert (await browser.follow(f"http://{host}:{port}/oauth/done/x")).status == 403
 
     async def test_threat_17_a_callback_of_ours_is_never_forwarded(self) -> None:
-        port = free_port()
+        port = refused_port()
         uri = f"http://127.0.0.1:{port}/me/back"
         async with world(Listen(port=port), redirect_uri=uri) as made, Browser() as browser:
             await made.log_in(browser)
@@ -294,7 +295,7 @@ class TestRedirectUris:
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
     async def test_another_port_is_open_only_while_a_login_is_under_way(self, host: str) -> None:
-        port = free_port()
+        port = refused_port()
         uri = f"http://{host}:{port}/back"
         async with world(redirect_uri=uri) as made, Browser() as browser:
             assert not is_open(host, port)
@@ -310,7 +311,7 @@ class TestRedirectUris:
             assert (await browser.go(f"{made.url}/me/x")).status == 200
 
     async def test_another_port_answers_to_nothing_else(self) -> None:
-        port = free_port()
+        port = refused_port()
         async with world(redirect_uri=f"http://127.0.0.1:{port}/back") as made, Browser() as browser:
             await made.begin(browser)
             url = f"http://127.0.0.1:{port}"
@@ -339,7 +340,7 @@ class TestRedirectUris:
                 socket.create_server(("127.0.0.1", port))
 
     async def test_threat_16_a_port_that_is_ours_is_nobody_else_s(self) -> None:
-        port = free_port()
+        port = refused_port()
         async with world(redirect_uri=f"http://127.0.0.1:{port}/back") as made, Browser() as browser:
             await made.begin(browser)
             with socket.socket() as squatter:
@@ -348,7 +349,7 @@ class TestRedirectUris:
                     squatter.bind(("127.0.0.1", port))
 
     async def test_two_accounts_share_a_port_and_the_last_closes_it(self) -> None:
-        uri = f"http://127.0.0.1:{free_port()}/back"
+        uri = f"http://127.0.0.1:{refused_port()}/back"
         port = urlsplit(uri).port or 0
         async with LoginServer() as theirs:
             work = OAuthSource(

@@ -4,7 +4,8 @@ from playwright.async_api import Page
 
 from bearerd.core.configuration import Listen
 from browser import browsing, site
-from login_world import free_port, world
+from faults import refused_port
+from login_world import world
 
 
 async def log_in(page: Page, url: str) -> None:
@@ -23,7 +24,7 @@ async def test_from_localhost_to_the_address_of_the_redirect_uri() -> None:
 
 async def test_a_redirect_uri_on_another_port() -> None:
     """From that port's page the browser could go to no path but our own: it would be another site's."""
-    uri = f"http://localhost:{free_port()}/registered/elsewhere"
+    uri = f"http://localhost:{refused_port()}/registered/elsewhere"
     async with world(redirect_uri=uri) as made, browsing() as tab:
         await log_in(tab.page, f"{made.url}/me/hello")
         await tab.page.wait_for_url(f"{made.url}/me/hello")
@@ -31,7 +32,7 @@ async def test_a_redirect_uri_on_another_port() -> None:
 
 
 async def test_a_redirect_uri_on_another_path_of_ours() -> None:
-    port = free_port()
+    port = refused_port()
     uri = f"http://127.0.0.1:{port}/registered/elsewhere"
     async with world(Listen(port=port), redirect_uri=uri) as made, browsing() as tab:
         await log_in(tab.page, f"{made.url}/me/hello")

@@ -178,7 +178,9 @@ async def test_a_body_is_passed_on_as_it_comes() -> None:
 async def test_a_body_cut_short_never_looks_complete(framing: str, how: str) -> None:
     async with pair([read, send(HI), hang]) as (client, server):
         client.write("POST / HTTP/1.1", framing, body=b"3\r\nabc\r\n")
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            while not server.peers or not server.peers[0].received:  # noqa: ASYNC110  # there is nothing that would tell
+                await asyncio.sleep(0.01)
         if how == "close":
             client.writer.close()
         elif how == "abort":
