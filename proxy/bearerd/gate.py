@@ -34,7 +34,7 @@ from bearerd.core.limits import (
 )
 from bearerd.core.problems import Problem
 from bearerd.forward.direct import DirectCall
-from bearerd.forward.pieces import READ_BUFFER, limit_writing, read_at_once, read_in_pieces
+from bearerd.forward.pieces import READ_BUFFER, Flow, read_in_pieces
 from bearerd.forward.reply import end_with, last_answer, say_no_more
 from bearerd.forward.spool import BodyStalled
 
@@ -170,6 +170,7 @@ class Client(RequestHandler):
         "_part",
         "_size",
         "_timer",
+        "flow",
         "taken",
     )
 
@@ -185,12 +186,13 @@ class Client(RequestHandler):
         self._finishing = False
         self._begun: DirectCall | None = None  # the call under way that needs no handler, or did not till now
         self._offers = False  # the request under way offers an upgrade that the parser does not know
+        self.flow: Flow | None = None
         self.taken: StreamReader = EMPTY_PAYLOAD
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._gate.admit():
             super().connection_made(transport)
-            limit_writing(transport)
+            read_in_pieces(self, transport)
         else:
             _Refusal(self._gate, cast(asyncio.Transport, transport), self._loop)
 
@@ -203,6 +205,7 @@ class Client(RequestHandler):
         if begun is not None:
             begun.abandon()
         super().connection_lost(exc)
+        self._flow_on()
 
     def data_received(self, data: bytes) -> None:
         """A request that comes in one piece, as most do, costs no more than this look at it."""
@@ -221,6 +224,11 @@ class Client(RequestHandler):
         self._wake()
         if not (simple or self._close or self._force_close):
             self._examine(data, new=new)
+        self._flow_on()
+
+    def _flow_on(self) -> None:
+        if self.flow is not None and not self.flow.go_on():
+            self.flow = None
 
     def _is_simple(self, *, new: bool) -> bool:
         """Whether the last request has come in one piece, and is nothing special."""
@@ -276,6 +284,8 @@ class Client(RequestHandler):
 
     def pause_reading(self) -> None:
         """A transport that is not read from does not tell that its client has left, so we look."""
+        if self.flow is not None:
+            return  # what comes is passed on at once
         super().pause_reading()
         if self._leaving is None:
             self._leaving = self._loop.call_later(LEAVING_S, self._look_for_client)
@@ -332,12 +342,8 @@ class Client(RequestHandler):
             self._finishing = True
         self._size = body.total_bytes
         if not body.is_eof():
-            if message is not None:
-                read_in_pieces(self)
             self._wait_for(_Part.BODY)
             return
-        if self._part is _Part.BODY:
-            read_at_once(self)
         self._part = _Part.NONE
         if self._finishing:
             self.close()
@@ -395,7 +401,8 @@ class Client(RequestHandler):
         """Whether it is we who do not read on, or who have not answered what came before."""
         if self._part is _Part.HEAD:
             return self._waiter is None
-        return self._reading_paused or self._buffer_paused or self._body._waiter is None  # noqa: SLF001  # decision 0002
+        waits = self.flow is not None or self._body._waiter is not None  # noqa: SLF001  # decision 0002
+        return self._reading_paused or self._buffer_paused or not waits
 
     @property
     def _body(self) -> StreamReader:
@@ -406,6 +413,7 @@ class Client(RequestHandler):
         """The body will not come any more; whoever reads it gets to know."""
         self._broken, self._part = True, _Part.NONE
         self._body.set_exception(BodyStalled())
+        self._flow_on()
 
     def _break(self, message: _ErrInfo) -> None:
         """The parser has given up: in a body, which its reader must be told, or between requests."""

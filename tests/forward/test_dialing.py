@@ -36,6 +36,7 @@ from faults import (
     serve,
     slices,
 )
+from pouring import read_some
 from relays import TlsServer, TlsUpstream, TunnelProxy
 
 HI: Final = reply(b"hi")
@@ -63,7 +64,7 @@ async def ask(pool: UpstreamPool, origin: Origin, way: Way = DIRECT, limit_s: fl
     async with asyncio.timeout(limit_s):
         response = await pool.send(origin, GET, way)
         try:
-            return response.ready() or await response.read()
+            return await read_some(response)
         finally:
             await response.aclose()
 

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from aiohttp import StreamReader
-from aiohttp.base_protocol import BaseProtocol
 
 from bearerd.core.configuration import Limits
 from bearerd.forward.disk import DiskFile
@@ -21,6 +19,7 @@ from bearerd.forward.spool import Disk, Spool, SpoolBudget
 from callers import ANOTHER, Client, connected, running, split
 from daemons import RunningDaemon, kill, killed
 from faults import FaultServer, Step, hang, read, read_head, reply, send, serve
+from pouring import Sender, Source, send_all
 
 KiB: Final = 1 << 10
 HI: Final = reply(b"hi")
@@ -285,35 +284,21 @@ async def test_a_disk_that_does_not_give_back_what_was_written(folder: Path) -> 
 # ---------------------------------------------------------------- budgets
 
 
-class Protocol(BaseProtocol):
-    """As much of a connection as a stream reader asks for."""
-
-    @property
-    def connected(self) -> bool:
-        return True
-
-
-def stream() -> StreamReader:
-    loop = asyncio.get_running_loop()
-    return StreamReader(Protocol(loop), 1 << 20, loop=loop)
-
-
-async def read_all(spool: Spool) -> bytes:
-    return b"".join([chunk async for chunk in spool.chunks()])
-
-
 async def test_all_calls_together_keep_no_more_than_the_budget(tmp_path: Path) -> None:
     memory, disk = SpoolBudget(10, 4), Disk(tmp_path, SpoolBudget(20, 12))
     spools = []
     for _ in range(3):
-        content = stream()
-        spools.append(Spool(content, memory, disk))
+        source = Source()
+        spools.append(Spool(source.content, memory, disk))
         for _ in range(3):
-            content.feed_data(b"abcd")
-            async for _ in spools[-1].chunks():
-                break
-        content.feed_eof()
-        assert await read_all(spools[-1]) == b"abcd" * 3 or not spools[-1].replayable
+            source.feed(b"abcd")
+            sender = Sender(1)
+            task = asyncio.create_task(spools[-1].pour(sender.write, sender.drain))
+            await sender.full.wait()
+            task.cancel()
+            await asyncio.wait([task])
+        source.feed(end=True)
+        assert await send_all(spools[-1]) == b"abcd" * 3 or not spools[-1].replayable
     assert [spool.replayable for spool in spools] == [True, False, False]
     assert (memory.left, disk.budget.left) == (10, 8)
     for spool in spools:
@@ -325,22 +310,21 @@ async def test_all_calls_together_keep_no_more_than_the_budget(tmp_path: Path) -
 
 async def test_given_up_again_and_again(tmp_path: Path) -> None:
     """At any moment, in the middle of a write as well: all that came is read again, in order."""
-    content, chance = stream(), random.Random(7)
+    source, chance = Source(), random.Random(7)
     memory, disk = SpoolBudget(100, 10), Disk(tmp_path, SpoolBudget(1 << 20, 1 << 20))
-    spool = Spool(content, memory, disk)
+    spool = Spool(source.content, memory, disk)
     body = b""
     for number in range(60):
-        task = asyncio.create_task(read_all(spool))
-        content.feed_data(b"%d," % number)
+        task = asyncio.create_task(send_all(spool))
+        source.feed(b"%d," % number)
         body += b"%d," % number
         for _ in range(chance.randrange(6)):
             await asyncio.sleep(0.0003 * chance.randrange(2))
         task.cancel()
         await asyncio.wait([task])
-    content.feed_data(b"60")
-    content.feed_eof()
+    source.feed(b"60", end=True)
     body += b"60"
-    assert [await read_all(spool) for _ in range(2)] == [body] * 2
+    assert [await send_all(spool) for _ in range(2)] == [body] * 2
     assert (memory.left, disk.budget.left) == (100, (1 << 20) - len(body))
     spool.release()
     await no_files(tmp_path)

@@ -5,7 +5,7 @@ import pytest
 from aiohttp.base_protocol import BaseProtocol
 
 from bearerd.core.targets import Tls, Way
-from bearerd.forward.pieces import PIECE, limit_writing, read_at_once, read_in_pieces
+from bearerd.forward.pieces import PIECE, read_in_pieces
 from callers import connected, pair, running
 from certificates import Authority
 from faults import hang, read, reply, send, serve
@@ -23,21 +23,20 @@ class Sizes(BaseProtocol):
         self.sizes: list[int] = []
         self.ended = asyncio.Event()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        read_in_pieces(self, transport)
+
     def data_received(self, data: bytes) -> None:
         self.data += data
         self.sizes.append(len(data))
-        if len(self.data) == 1:
-            read_in_pieces(self)
-        elif len(self.data) == 1 + len(LARGE):
-            read_at_once(self)
 
     def eof_received(self) -> bool:
         self.ended.set()
         return True
 
 
-async def test_pieces_from_one_byte_to_another() -> None:
-    """Switched from within, as it reads, to small ones and back."""
+async def test_what_comes_is_read_in_pieces() -> None:
     ours: list[Sizes] = []
 
     def accept() -> Sizes:
@@ -46,23 +45,16 @@ async def test_pieces_from_one_byte_to_another() -> None:
 
     server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
     _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-    for data in (b"x", LARGE, LARGE):
+    for data in (b"x", LARGE):
         writer.write(data)
         await writer.drain()
-        await asyncio.sleep(0.05)
     writer.write_eof()
     await asyncio.wait_for(ours[0].ended.wait(), 5)
-    assert ours[0].data == b"x" + LARGE + LARGE
-    inside = next(n for n in range(len(ours[0].sizes)) if sum(ours[0].sizes[:n]) > len(LARGE))
-    assert max(ours[0].sizes[1:inside]) == PIECE
-    transport = ours[0].transport
-    assert transport is not None
-    assert transport.get_protocol() is ours[0]
-    limit_writing(transport)
-    transport.abort()
-    read_in_pieces(ours[0])
-    assert transport.get_protocol() is ours[0]
-    writer.transport.abort()
+    assert ours[0].data == b"x" + LARGE
+    assert max(ours[0].sizes) == PIECE
+    for transport in (ours[0].transport, writer.transport):
+        assert transport is not None
+        transport.abort()
     server.close()
 
 

@@ -11,9 +11,11 @@ from typing import Any, Final, cast
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
 
 from bearerd.core.configuration import Limits
 from bearerd.daemon import Daemon
+from bearerd.forward.pieces import Pieces
 from bearerd.forward.reply import cut_off
 from bearerd.forward.tunnel import CHUNK, Tunnel, _End
 from callers import FRESH, Client, connected, pair, running, split
@@ -708,8 +710,9 @@ async def joined(
             sides.append(await asyncio.open_connection(host, port, ssl=context))
             peers.append(await accepted.get())
         client, upstream = (cast(asyncio.Transport, writer.transport) for _, writer in sides)
-        client.pause_reading()
-        upstream.pause_reading()
+        for transport in (client, upstream):
+            transport.set_protocol(Pieces(BaseProtocol(asyncio.get_running_loop())))
+            transport.pause_reading()
         try:
             yield (
                 peers[0],
@@ -916,7 +919,7 @@ async def test_what_the_server_keeps_of_an_upgrade_is_where_we_look_for_it() -> 
         await client.exactly(SWITCHED)
         assert handler._message_tail == b""
         end = end_of(daemon)
-        assert end._former is handler
+        assert end._former.protocol is handler
         client.writer.close()
         await gone(server.peers[0])
         await until_true(lambda: not connections(daemon), 1)

@@ -11,7 +11,7 @@ from aiohttp.helpers import DEBUG
 from bearerd.core.targets import DIRECT, Origin
 from bearerd.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
 from bearerd.forward.pool import UpstreamPool
-from bearerd.forward.upstream import INTERIM, BodyError, UpstreamRequest, UpstreamResponse
+from bearerd.forward.upstream import INTERIM, BodyError, UpstreamRequest
 from bearerd.trust import Trust
 from certificates import Authority
 from faults import (
@@ -34,6 +34,7 @@ from faults import (
     stall,
     until,
 )
+from pouring import Parts, read_all, read_some
 from relays import TlsServer
 
 MiB: Final = 1 << 20
@@ -61,19 +62,12 @@ def ask(method: str = "GET", target: str = "/", idle_s: float | None = None) -> 
 def ask_with(body: AsyncIterator[bytes], length: int | None = None, method: str = "POST") -> UpstreamRequest:
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     head = f"{method} / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode()
-    return UpstreamRequest(method, head, body, chunked=length is None)
+    return UpstreamRequest(method, head, Parts(body), chunked=length is None)
 
 
 async def parts(*chunks: bytes) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk
-
-
-async def read_all(response: UpstreamResponse) -> bytes:
-    body = response.ready()
-    while chunk := await response.read():
-        body += chunk
-    return body
 
 
 async def call(pool: UpstreamPool, server: FaultServer, request: UpstreamRequest | None = None) -> bytes:
@@ -250,7 +244,7 @@ async def test_a_response_that_nobody_reads_waits_at_the_upstream(pool: Upstream
         await asyncio.sleep(0.2)
         size = len(response.ready())
         assert size <= MiB // 2
-        while chunk := await response.read():
+        while chunk := await read_some(response):
             size += len(chunk)
             assert len(chunk) <= MiB // 2
         assert size == total
@@ -533,7 +527,7 @@ async def test_bytes_that_race_the_next_request_are_not_its_answer_if_they_were_
 async def test_a_response_given_up_half_read_ends_the_connection(pool: UpstreamPool) -> None:
     async with FaultServer([read, send(STREAM + b"some"), hang], [serve(HI)]) as server:
         response = await pool.send(origin_of(server), ask())
-        await response.read()
+        await read_some(response)
         await response.aclose()
         await left(server.peers[0])
         assert await call(pool, server) == b"hi"
@@ -766,10 +760,10 @@ async def test_a_body_that_breaks_after_the_head_of_the_answer(pool: UpstreamPoo
 
     async with FaultServer([read_head, send(STREAM + b"some"), hang]) as server:
         response = await pool.send(origin_of(server), ask_with(cut()))
-        assert await response.read() == b"some"
+        assert await read_some(response) == b"some"
         leave.set()
         with pytest.raises(UpstreamError):
-            await response.read()
+            await read_some(response)
         await response.aclose()
         await left(server.peers[0])
 

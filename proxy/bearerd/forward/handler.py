@@ -300,9 +300,8 @@ class Forwarder:
         )
         if expectation is not None:
             start = add_expectation(start)
-        body = call.body.chunks() if call.body is not None else None
         idle_s = route.response_idle_s
-        request = UpstreamRequest(head.method, start, body, chunked, idle_s, call.upgrade, expectation)
+        request = UpstreamRequest(head.method, start, call.body, chunked, idle_s, call.upgrade, expectation)
         return await self._pool.send(route.origin, request, route.way, begun)
 
     def _spool(

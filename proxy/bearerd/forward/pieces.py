@@ -1,12 +1,15 @@
 """Bodies in small pieces, so that a stream holds little of one whatever its two ends do.
 
-uvloop reads 256,000 bytes at once into an ordinary protocol. A body that does not come whole with its head is read by
-`Pieces` instead, and each connection lets little wait to be sent.
+uvloop reads 256,000 bytes at once into an ordinary protocol. A connection is read by `Pieces` instead, and lets little
+wait to be sent. What comes is passed on in the turn of the loop it
+came in, by a `Flow`: nobody is woken for a piece, but for a pause or an end.
 """
 
 import asyncio
-from typing import Final, cast
+from collections.abc import Callable
+from typing import Final, Protocol, cast
 
+from aiohttp import StreamReader
 from aiohttp.base_protocol import BaseProtocol
 
 PIECE: Final = 32 << 10
@@ -19,10 +22,11 @@ _buffer: Final = memoryview(bytearray(PIECE))  # out of which everything is take
 class Pieces(asyncio.BufferedProtocol):
     """Stands before `protocol` at its transport, and gives it what comes in pieces of `PIECE` bytes at most."""
 
-    __slots__ = ("connection_lost", "eof_received", "pause_writing", "protocol", "resume_writing")
+    __slots__ = ("_receive", "connection_lost", "eof_received", "pause_writing", "protocol", "resume_writing")
 
     def __init__(self, protocol: BaseProtocol) -> None:
         self.protocol = protocol
+        self._receive = protocol.data_received
         self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]  # all else is its own
         self.eof_received = protocol.eof_received  # type: ignore[method-assign]
         self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
@@ -33,31 +37,78 @@ class Pieces(asyncio.BufferedProtocol):
         return _buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.protocol.data_received(bytes(_buffer[:nbytes]))
+        self._receive(bytes(_buffer[:nbytes]))
 
 
-def limit_writing(transport: asyncio.BaseTransport) -> None:
-    """Of a connection that has just been made."""
-    cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=WRITE_BUFFER)
+Write = Callable[[bytes], bool]
+"""Passes a part of a body on. Returns whether the next one may follow at once."""
 
 
-def read_in_pieces(protocol: BaseProtocol) -> None:
-    """From now on, until `read_at_once`."""
-    _exchange(protocol, Pieces(protocol))
+class Flow:
+    """A body under way into `write`. `over` is done when there is an end of it, or a pause."""
+
+    __slots__ = ("_content", "_write", "over")
+
+    def __init__(self, content: StreamReader, write: Write) -> None:
+        self._content = content
+        self._write = write
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def go_on(self) -> bool:
+        """Pass on what has come. Whether there may be more."""
+        content = self._content
+        if content.exception() is None:
+            data = content.read_nowait()
+            if (not data or self._write(data)) and not content.is_eof():
+                return True
+        if not self.over.done():
+            self.over.set_result(None)
+        return False
 
 
-def read_at_once(protocol: BaseProtocol) -> None:
-    """As much as there is."""
-    _exchange(protocol, protocol)
+class Flowing(Protocol):
+    """A protocol that reads bodies. While there is a `flow` it is told to go on when there is something new, and reading
+    is not paused.
+    """
+
+    flow: Flow | None
+
+    @property
+    def connected(self) -> bool:
+        """Whether anything can still come."""
 
 
-def _exchange(protocol: BaseProtocol, reader: asyncio.BaseProtocol) -> None:
-    transport = protocol.transport
-    if transport is None or transport.is_closing():
+async def pour(content: StreamReader, write: Write) -> None:
+    """Give `write` what comes of `content`, as it comes, until its end or until `write` takes no more for now.
+
+    Raises what `content` was ended with, ConnectionError if it never will be.
+    """
+    while data := content.read_nowait():
+        if not write(data):
+            return
+    if content.is_eof():
         return
-    reading = transport.is_reading()
+    protocol = cast(Flowing, content._protocol)  # noqa: SLF001  # decision 0002
+    if not protocol.connected:
+        raise ConnectionResetError
+    flow = protocol.flow = Flow(content, write)
+    try:
+        await flow.over
+    finally:
+        if protocol.flow is flow:
+            protocol.flow = None
+    error = content.exception()
+    if error is not None:
+        raise error
+
+
+def read_in_pieces(protocol: BaseProtocol, transport: asyncio.BaseTransport) -> None:
+    """From now on, of a connection that has just been made; and little waits to be sent there."""
+    ours = cast(asyncio.Transport, transport)
+    ours.set_write_buffer_limits(high=WRITE_BUFFER)
+    reading = ours.is_reading()
     if reading:  # uvloop decides how it reads when it begins to
-        transport.pause_reading()
-    transport.set_protocol(reader)
+        ours.pause_reading()
+    ours.set_protocol(Pieces(protocol))
     if reading:
-        transport.resume_reading()
+        ours.resume_reading()

@@ -5,6 +5,7 @@ import socket
 import struct
 import sys
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -26,6 +27,7 @@ from bearerd.core.headers import (
 from bearerd.core.navigation import wants_page
 from bearerd.core.pages import build_problem_page, problem_page_headers, render
 from bearerd.core.problems import Problem, problem_body, problem_headers
+from bearerd.forward.pieces import WRITE_BUFFER
 from bearerd.forward.upstream import UpstreamResponse
 
 _BODILESS: Final = frozenset({204, 304})
@@ -150,27 +152,49 @@ async def _stream(
 ) -> None:
     """The head leaves together with what of the body is there already, and the rest as it comes."""
     first = response.ready()
+    if chunked and first:
+        first = build_chunk(first)
+    if len(first) > WRITE_BUFFER:  # it is not copied again
+        _pass_on(request, head)
+    else:
+        first = head + first
     ending = LAST_CHUNK if chunked else b""
-    head += build_chunk(first) if chunked and first else first
-    del first  # it may be large, and has not to be held for as long as the rest takes
     if response.complete:
-        await _write(request, head + ending)
+        await _write(request, first + ending)
         return
-    await _write(request, head)
-    del head
-    while chunk := await response.read():
-        await _write(request, build_chunk(chunk) if chunked else chunk)
-    if ending:
+    await _write(request, first)
+    del head, first  # they may be large, and have not to be held for as long as the rest takes
+    write = partial(_pass_on_chunk if chunked else _pass_on, request)
+    while not await response.pour(write):
+        await _drain(request)
+    if ending or request.protocol.writing_paused:
         await _write(request, ending)
 
 
 async def _write(request: web.BaseRequest, data: bytes) -> None:
+    if not _pass_on(request, data):
+        await _drain(request)
+
+
+def _pass_on(request: web.BaseRequest, data: bytes) -> bool:
+    """Whether more may follow at once."""
     transport = request.transport
     if transport is None or transport.is_closing():
+        return False
+    if data:
+        transport.write(data)
+    return not request.protocol.writing_paused
+
+
+def _pass_on_chunk(request: web.BaseRequest, data: bytes) -> bool:
+    return _pass_on(request, build_chunk(data))
+
+
+async def _drain(request: web.BaseRequest) -> None:
+    """Until the client takes more. Raises ConnectionError if it never will."""
+    if request.transport is None or request.transport.is_closing():
         raise ConnectionResetError
-    transport.write(data)
-    if request.protocol.writing_paused:
-        await request.protocol._drain_helper()  # noqa: SLF001  # the server's own flow control: decision 0002
+    await request.protocol._drain_helper()  # noqa: SLF001  # the server's own flow control: decision 0002
 
 
 def cut_off(transport: asyncio.Transport | None) -> Written:

@@ -1,12 +1,13 @@
 """Request bodies that can be sent a second time, within limits of memory, and of disk where a route wants that."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import StreamReader
 
 from bearerd.forward.disk import DiskFile
+from bearerd.forward.pieces import Write, pour
 
 
 class BodyStalled(TimeoutError):  # noqa: N818  # what happened to the body, not an error of anybody's
@@ -44,7 +45,7 @@ class Disk:
 class Spool:
     """A request body, streamed as it comes and kept for a replay until it grows over the limits.
 
-    `chunks` may be iterated again after an iteration was given up: what was kept comes first. `lost` says that it
+    `pour` may be called again after it was given up: what was kept comes first. `lost` says that it
     could not be read back. A body of more than its limit is not kept at all where its `length`, 0 if that is not known,
     says so beforehand. `ask` is called before the client's first byte is waited for; until then it is `untouched`.
     """
@@ -76,27 +77,40 @@ class Spool:
         """Whether it may be too large to be kept."""
         return not 0 < self._length <= max(self._budget.room, self._disk.budget.room if self._disk else 0)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body from its start. Not to be called again once `replayable` is False. Raises OSError, EOFError."""
-        at = 0
-        while self._file is not None and at < self._file.size:
-            chunk = await self._read_back(self._file, at)
-            at += len(chunk)
-            yield chunk
-        for chunk in self._kept:
-            yield chunk
+    async def pour(self, write: Write, drain: Callable[[], Awaitable[None]]) -> None:
+        """Give `write` the body from its start, and wait for `drain` where that takes no more.
+
+        Not to be called again once `replayable` is False. Raises OSError, EOFError, and what the body was ended with.
+        """
+        await self._pour_kept(write, drain)
         if self.untouched:
             self.untouched = False
             if self._ask is not None:
                 self._ask()
-        while chunk := await self._content.readany():
+
+        def pass_on(chunk: bytes) -> bool:
             self._keep(chunk)
+            return write(chunk) and self._file is None
+
+        while not self._content.at_eof():
+            await pour(self._content, pass_on)
             if self._file is not None:
                 await self._flush(self._file)
-            yield chunk
+            await drain()
+
+    async def _pour_kept(self, write: Write, drain: Callable[[], Awaitable[None]]) -> None:
+        at = 0
+        while self._file is not None and at < self._file.size:
+            chunk = await self._read_back(self._file, at)
+            at += len(chunk)
+            if not write(chunk):
+                await drain()
+        for chunk in self._kept:
+            if not write(chunk):
+                await drain()
 
     def take(self) -> bytes:
-        """What is there of the body, kept for `chunks`, which goes on behind it."""
+        """What is there of the body, kept for `pour`, which goes on behind it."""
         self.untouched = False
         chunk = self._content.read_nowait()
         self._keep(chunk)

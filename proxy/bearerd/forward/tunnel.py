@@ -6,12 +6,12 @@ receives is written to the other at once, and an end is not read from while the 
 
 import asyncio
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
-from aiohttp.base_protocol import BaseProtocol
 
 from bearerd.core.headers import Rewrite
+from bearerd.forward.pieces import Pieces
 from bearerd.forward.reply import Written, build_switch
 from bearerd.forward.upstream import UpstreamResponse
 
@@ -41,7 +41,7 @@ class _End(asyncio.BufferedProtocol):
     def __init__(self, tunnel: "Tunnel", transport: asyncio.Transport, buffer: memoryview) -> None:
         self._tunnel = tunnel
         self._buffer = buffer
-        self._former = transport.get_protocol()
+        self._former = cast(Pieces, transport.get_protocol())
         self._lost_with: Exception | None = None
         self.transport = transport
         self.received = 0
@@ -55,7 +55,7 @@ class _End(asyncio.BufferedProtocol):
     def begin(self) -> None:
         """Both ends have been taken: read, unless the transport of the other is full already."""
         former = self.other._former  # noqa: SLF001  # the other half of this very thing
-        if isinstance(former, BaseProtocol) and former.writing_paused:
+        if former.protocol.writing_paused:
             self.hold()
         else:
             self.go_on()

@@ -6,7 +6,7 @@ decompressed, redirected or sent twice behind our back.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -21,7 +21,7 @@ from bearerd.core.heads import HeadCheck, read_plain
 from bearerd.core.upgrades import agreed
 from bearerd.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
 from bearerd.forward.expectation import Expectation
-from bearerd.forward.pieces import READ_BUFFER, limit_writing, read_at_once, read_in_pieces
+from bearerd.forward.pieces import READ_BUFFER, Flow, Write, pour, read_in_pieces
 
 FIELD_LIMIT: Final = 32 << 10
 FIELDS: Final = 128
@@ -38,6 +38,13 @@ class _Gone(Exception):  # noqa: N818  # a signal between two methods, not an er
     """The upstream closed while a body was being sent to it. A client that leaves looks like this too: keep apart."""
 
 
+class Body(Protocol):
+    """What is sent behind the head of a request."""
+
+    async def pour(self, write: Write, drain: Callable[[], Awaitable[None]]) -> None:
+        """Give it to `write` from its start, and wait for `drain` where that takes no more."""
+
+
 @dataclass(slots=True)
 class UpstreamRequest:
     """One request in wire form. `chunked` says how `body` is framed; without a body `head` is all of it.
@@ -49,7 +56,7 @@ class UpstreamRequest:
 
     method: str
     head: bytes
-    body: AsyncIterator[bytes] | None = None
+    body: Body | None = None
     chunked: bool = False
     idle_s: float | None = None
     upgrade: bytes | None = None
@@ -84,12 +91,16 @@ class UpstreamResponse:
         except (aiohttp.ClientError, OSError):
             raise UpstreamError("the upstream broke off its response") from None
 
-    async def read(self) -> bytes:
-        """The next bytes of the body as they come; empty at its end. Raises UpstreamError if it was cut short."""
+    async def pour(self, write: Write) -> bool:
+        """Give `write` what comes of the body, as it comes, until its end or until `write` takes no more for now.
+
+        Returns whether that was the end. Raises UpstreamError if it was cut short.
+        """
         try:
-            return await self._content.readany()
+            await pour(self._content, write)
         except (aiohttp.ClientError, OSError):
             raise UpstreamError("the upstream broke off its response") from None
+        return self.complete
 
     def take_over(self) -> tuple[asyncio.Transport, bytes]:
         """After a 101: the connection, which is the caller's to end from now on, and what came after the head.
@@ -145,6 +156,7 @@ class Connection(BaseProtocol):
         self._asked: bytes | None = None
         self._expectation: Expectation | None = None
         self._after = b""
+        self.flow: Flow | None = None
         self.pump: asyncio.Task[None] | None = None
         self.switched_to: bytes | None = None
         self.idle_since = 0.0
@@ -204,14 +216,11 @@ class Connection(BaseProtocol):
     def end(self, *, reusable: bool) -> None:
         """The call is over; only a connection in a known state goes back to the pool."""
         parser, self._parser = self._parser, None
-        parsed = self._payload is not None
         self._busy = False
         self._payload = self.pump = None
         self._watch_no_more()
         whole = reusable and self._sent and (parser is None or _is_between_messages(parser))
         if whole and self._keep and self.alive:
-            if parsed:
-                read_at_once(self)
             self._give_back(self)
         else:
             self.close()
@@ -222,7 +231,7 @@ class Connection(BaseProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        limit_writing(transport)
+        read_in_pieces(self, transport)
 
     def data_received(self, data: bytes) -> None:
         if not self._busy:
@@ -265,6 +274,15 @@ class Connection(BaseProtocol):
             if self._expectation is not None:
                 self._expectation.hear(message.code)
             self._take(message, payload, tail if upgraded else None)
+        self._flow_on()
+
+    def _flow_on(self) -> None:
+        if self.flow is not None and not self.flow.go_on():
+            self.flow = None
+
+    def pause_reading(self) -> None:
+        if self.flow is None:  # else what comes is passed on at once
+            super().pause_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         if self._reading_paused:  # else there is nothing to resume, though every reader of a body asks for it
@@ -278,6 +296,7 @@ class Connection(BaseProtocol):
         parser, payload = self._parser, self._payload
         if parser is not None and payload is not None and not payload.is_eof():
             _end_payload(parser, payload, exc)
+            self._flow_on()
         self._parser = None
         if _is_about_certificates(exc):
             self._fail(UpstreamError(_REFUSED))
@@ -333,8 +352,6 @@ class Connection(BaseProtocol):
     def _answer(self, message: RawResponseMessage, payload: aiohttp.StreamReader) -> None:
         self._payload = payload
         self._keep = not message.should_close
-        if not payload.is_eof():
-            read_in_pieces(self)
         self._settle(UpstreamResponse(self, message, payload))
 
     def _switch(self, message: RawResponseMessage, after: bytes | None) -> None:
@@ -374,28 +391,35 @@ class Connection(BaseProtocol):
             self._settle(error)
         elif self._payload is not None and not self._payload.is_eof():
             self._payload.set_exception(aiohttp.ClientPayloadError(str(error)))
+            self._flow_on()
         self.close()
 
-    async def _send_body(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
+    async def _send_body(self, body: Body, *, chunked: bool) -> None:
         try:
             if self._expectation is not None and not await self._expectation.met():
                 return  # and the connection, on which a body is owed, is not used again
-            async for chunk in body:
-                await self._write(build_chunk(chunk) if chunked else chunk)
+            await body.pour(self._write_chunk if chunked else self._write, self._drain)
             if chunked:
-                await self._write(LAST_CHUNK)
+                self._write(LAST_CHUNK)
+            await self._drain()
             self._sent = True
         except _Gone:
             return  # `connection_lost` says so to whoever waits
         except Exception:  # noqa: BLE001  # whatever the client's side raises, its body cannot be finished
             self._fail(BodyError())
 
-    async def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> bool:
         if self.transport is None:
-            raise _Gone
+            return False
         self.transport.write(data)
         if self._watch is not None:
             self._watch.touch()
+        return not self._paused
+
+    def _write_chunk(self, data: bytes) -> bool:
+        return self._write(build_chunk(data))
+
+    async def _drain(self) -> None:
         try:
             await self._drain_helper()
         except ConnectionError:
