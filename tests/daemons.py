@@ -22,7 +22,8 @@ class RunningDaemon:
     Its control socket is below `runtime`, or where this process's environment says. `descriptors` is how many files it
     may have open.
 
-    Leaving the context sends SIGTERM and checks that the exit status is 0.
+    Entering the context raises RuntimeError with what it said where it does not come to listen. Leaving the context sends
+    SIGTERM and checks that the exit status is 0.
     """
 
     def __init__(
@@ -62,12 +63,12 @@ class RunningDaemon:
             env=os.environ | ({"XDG_RUNTIME_DIR": str(self._runtime)} if self._runtime else {}),
         )
         self._reader = asyncio.create_task(self._read())
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(START_S):
                 await self._ready.wait()
-        except TimeoutError:
-            await self.end()
-            raise RuntimeError(f"bearerd did not start. It said:\n{self.log}") from None
+        if not self.port:  # it has ended, or does not come to it
+            status = await self.end()
+            raise RuntimeError(f"bearerd did not start, and ended with status {status}. It said:\n{self.log}")
         return self
 
     async def __aexit__(self, *_: object) -> None:
