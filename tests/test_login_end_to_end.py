@@ -1,10 +1,11 @@
 """Logins from the outside: a real server with its own forms, a real browser, the real binary under load."""
 
 import asyncio
+import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -146,8 +147,13 @@ async def test_twenty_lifetimes_after_a_login_in_a_browser(tmp_path: Path) -> No
     await live(tmp_path, 20)
 
 
-async def lack(folder: Path, http: aiohttp.ClientSession, seconds: float) -> None:
-    """100 calls a second to an account nobody has logged in to: one hook call, no waiting; then a login helps at once."""
+async def lack(
+    folder: Path, http: aiohttp.ClientSession, seconds: float, prompt: Callable[[list[float]], bool]
+) -> None:
+    """100 calls a second to an account nobody has logged in to: one hook call, no waiting; then a login helps at once.
+
+    `prompt` judges how many seconds each call took that was refused.
+    """
     hook = folder / "hook"
     hook.write_text(f'#!/bin/sh\necho "$BEARERD_LOGIN_ACCOUNT $BEARERD_LOGIN_URL" >> "{folder}/hooked"\n')
     hook.chmod(0o700)
@@ -159,31 +165,36 @@ async def lack(folder: Path, http: aiohttp.ClientSession, seconds: float) -> Non
         load = Load(http, daemon, 100)
         await load.run(seconds)
         assert load.statuses.keys() == {503}
-        late = [took_s for _, _, took_s in load.seen if took_s >= 0.010]
-        assert len(late) <= len(load.seen) * 0.01, sorted(late)[-20:]
+        refused = [took_s for _, _, took_s in load.seen]
+        assert prompt(refused), sorted(refused)[-20:]
         assert (folder / "hooked").read_text() == f"work {daemon.url}/-/login/work\n"
         assert (await peer.log()).requests == ()
         assert api.calls == []
 
         load = Load(http, daemon, 100)
-        running_on = asyncio.create_task(load.run(4))
+        running_on = asyncio.create_task(load.run(60))
         await asyncio.sleep(1)
         await log_in(person, daemon)
         done_at = time.monotonic()
-        await running_on
-        assert all(status == 200 for at, status, _ in load.seen if at >= done_at + 1)
-        assert any(status == 200 for at, status, _ in load.seen if at <= done_at + 1)
+        await asyncio.sleep(2)
+        running_on.cancel()
+        with suppress(asyncio.CancelledError):
+            await running_on
+        assert {status for at, status, _ in load.seen if at >= done_at} == {200}
         assert (folder / "hooked").read_text().count("\n") == 1
 
 
 @pytest.mark.alone
 async def test_calls_without_a_login_are_refused_at_once(tmp_path: Path, http: aiohttp.ClientSession) -> None:
-    await lack(tmp_path, http, 8)
+    """Whatever else the machine does, most calls are not late; how few may be, the soak says."""
+    await lack(tmp_path, http, 8, lambda refused: statistics.median(refused) < 0.010)
 
 
 @pytest.mark.soak
 async def test_a_minute_of_calls_without_a_login(tmp_path: Path, http: aiohttp.ClientSession) -> None:
-    await lack(tmp_path, http, 60)
+    await lack(
+        tmp_path, http, 60, lambda refused: sum(took_s >= 0.010 for took_s in refused) <= len(refused) * 0.01
+    )
 
 
 async def outlive(folder: Path, http: aiohttp.ClientSession, lifetimes: int) -> None:
