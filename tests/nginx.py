@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from faults import refused_port
 
-_START_S: Final = 10.0
+_START_S: Final = 20.0
 _CONFIGURATION: Final = """
 daemon off;
 master_process off;
@@ -35,13 +35,16 @@ http {{
 
 
 class Nginx:
-    """In a process of its own, with its files in `folder`, before the upstream on a port of 127.0.0.1."""
+    """In a process of its own, with its files in `folder`, before the upstream on a port of 127.0.0.1; on `port`, or any.
 
-    def __init__(self, folder: Path, upstream: int) -> None:
+    Entering the context raises RuntimeError where it does not come to listen; it says on standard error why.
+    """
+
+    def __init__(self, folder: Path, upstream: int, port: int | None = None) -> None:
         self._folder = folder
         self._upstream = upstream
         self._process: Process
-        self.port = 0
+        self.port = port or refused_port()
 
     async def __aenter__(self) -> Self:
         program = shutil.which(
@@ -49,7 +52,6 @@ class Nginx:
         )
         if program is None:
             raise RuntimeError("nginx is not installed; make test installs it")
-        self.port = refused_port()
         configuration = self._folder / "nginx.conf"
         configuration.write_text(_CONFIGURATION.format(port=self.port, upstream=self._upstream))
         self._process = await asyncio.create_subprocess_exec(
@@ -62,7 +64,7 @@ class Nginx:
                 await self._until_it_listens()
         except TimeoutError:
             await self.__aexit__()
-            raise
+            raise RuntimeError(f"nginx did not start in {_START_S} s") from None
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -71,12 +73,9 @@ class Nginx:
         await self._process.wait()
 
     async def _until_it_listens(self) -> None:
-        while True:
-            assert self._process.returncode is None, "nginx did not start"
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.02)
-            else:
-                writer.close()
-                return await writer.wait_closed()
+        """Its own word, for who answers on the port may be somebody else: it keeps its number once it has bound all."""
+        noted = self._folder / "nginx.pid"
+        while not (noted.exists() and noted.read_text()):
+            if self._process.returncode is not None:
+                raise RuntimeError(f"nginx did not start: status {self._process.returncode}")
+            await asyncio.sleep(0.02)

@@ -1,9 +1,13 @@
 """What the comparisons are made with does what it says."""
 
 import asyncio
+from pathlib import Path
 
-from faults import reply, talk
+import pytest
+
+from faults import FaultServer, reply, reset, talk
 from messages import parse_request, read_response, unchunk
+from nginx import Nginx
 from recorders import Recorder
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -68,3 +72,9 @@ async def test_the_recorder_ends_what_has_no_other_end() -> None:
         assert await talk(upstream.port, GET) == reply(b"hi", framing=None)
         upstream.answer = lambda _: reply(b"hi", "200 OK", "Connection: close")
         assert (await talk(upstream.port, GET)).endswith(b"hi")
+
+
+async def test_who_listens_on_the_port_of_an_nginx_is_nginx(tmp_path: Path) -> None:
+    async with FaultServer([reset]) as other:
+        with pytest.raises(RuntimeError, match="nginx did not start"):
+            await Nginx(tmp_path, 9, other.port).__aenter__()
