@@ -11,7 +11,8 @@ TOML = '[accounts.a]\ntoken = "ours"\n[routes."/"]\nupstream = "http://127.0.0.1
 
 async def test_a_daemon_that_ends_at_once(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"ended with status 78\. It said:\n[^\x00]*no-such-table"):
-        await RunningDaemon(tmp_path, TOML + "[no-such-table]\n").__aenter__()
+        async with RunningDaemon(tmp_path, TOML + "[no-such-table]\n"):
+            pass
 
 
 async def test_a_daemon_that_listens(tmp_path: Path) -> None:
