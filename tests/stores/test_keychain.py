@@ -19,7 +19,7 @@ import pytest
 from bearerd.core.configuration import Store
 from bearerd.core.vault import build_key
 from bearerd.errors import StoreError
-from bearerd.stores.keys import KEYCHAIN_S, Keychain, load_key
+from bearerd.stores.keys import KEYCHAIN_S, Keychain, _Run, load_key
 from bearerd.stores.vault import VaultFolder
 from both_loops import LOOPS
 
@@ -419,6 +419,18 @@ class TestFailing:
         also_import_from(tmp_path, monkeypatch)
         assert "keyring does not work here" in await refusal(folder)
         assert not asking(home)
+
+    async def test_one_that_has_ended_before_it_is_asked(self) -> None:
+        """As where the machine is slow; on uvloop, writing to it is an error then."""
+        pipe = asyncio.subprocess.PIPE
+        transport, run = await asyncio.get_running_loop().subprocess_exec(
+            _Run, "true", stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+        )
+        await run.exited
+        async with asyncio.timeout(10):
+            await run.ask(transport, b"anything\n")
+        transport.close()
+        assert run.output == b""
 
     async def test_one_that_does_not_end_once_it_has_answered(
         self, home: Path, folder: VaultFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
