@@ -241,10 +241,10 @@ def reply(body: bytes = b"", status: str = "200 OK", *fields: str, framing: str 
 
 def request_size(data: bytes | bytearray) -> int | None:
     """How many bytes of `data` its first request takes up, or None where it is not complete yet."""
-    head, mark, _ = bytes(data).partition(b"\r\n\r\n")
-    if not mark:
+    head_end = data.find(b"\r\n\r\n")
+    if head_end < 0:
         return None
-    start = len(head) + 4
+    head, start = bytes(data[:head_end]), head_end + 4
     fields = {
         name.strip().lower(): value.strip().lower()
         for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:])
