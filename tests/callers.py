@@ -23,6 +23,7 @@ FRESH: Final = CommandSource(
     ("sh", "-c", "sleep 0.2; echo $$"), 5
 )  # another token each time, and not at once
 ANOTHER: Final = CommandSource(("sh", "-c", "echo $$"), 5)  # likewise, as soon as it can be had
+PATIENCE_S: Final = 15.0  # of a client: no test waits for as long, unless it fails
 STATIC: Final = StaticSource(Secret("the-token"))
 
 
@@ -94,22 +95,22 @@ class Client:
         self.writer.write(head.encode("latin-1") + body)
 
     async def head(self) -> bytes:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             return await self.reader.readuntil(b"\r\n\r\n")
 
     async def exactly(self, expected: bytes) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             assert await self.reader.readexactly(len(expected)) == expected
 
     async def answer(self) -> bytes:
         """One whole response that has a length."""
         head = await self.head()
         length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             return head + await self.reader.readexactly(int(length[1]) if length else 0)
 
     async def rest(self) -> bytes:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             return await self.reader.read()
 
     async def problem(self) -> tuple[int, dict[str, Any]]:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 TICK_S: Final = 0.01
+TURNS: Final = 5
 
 
 @asynccontextmanager
@@ -32,9 +33,11 @@ async def within(limit_s: float) -> AsyncIterator[None]:
 
 
 async def settle(seconds: float) -> None:
-    """Time for what has been begun on this loop to come as far as it can: so many turns, and no less than so long."""
+    """Time for what has been begun on this loop to come as far as it can: many turns, and no less than so long."""
     for _ in range(max(1, round(seconds / TICK_S))):
         await asyncio.sleep(TICK_S)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
 
 async def soon(event: asyncio.Event) -> None:

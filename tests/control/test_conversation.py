@@ -29,6 +29,7 @@ from bearerd.tokens.manager import TokenManager
 from bearerd.tokens.refresh import RefreshProtocol
 from both_loops import nothing_left
 from clocks import FakeClock
+from patience import settle
 
 __all__ = ["nothing_left"]
 
@@ -447,7 +448,7 @@ class TestPeers:
         async with await asyncio.start_unix_server(serve, folder_of(environ) / "0-hangs.sock"):
             opening = asyncio.create_task(begin(environ, "browser"))
             await asked.wait()
-            await asyncio.sleep(0.05)
+            await settle(0.05)
             assert not opening.done()
             dying.set()
             conversation = await opening

@@ -49,6 +49,7 @@ from bearerd.stores.memory import MemoryLock, MemoryStore
 from bearerd.tokens.manager import TokenManager
 from bearerd.tokens.refresh import RefreshProtocol
 from clocks import FakeClock
+from patience import settle, within
 from users import NOBODY
 
 ORIGIN = Origin("/etc/one.toml")
@@ -502,7 +503,7 @@ class TestLoans:
         async with Side(renewable=False).running(), Side().running(started=False), Side().running() as side:
             await side.manager.token()
             side.clock.suspend(1001.0)
-            async with asyncio.timeout(1.0):
+            async with within(1.0):
                 assert await borrow() is None
             assert side.source.given == 1
 
@@ -606,7 +607,7 @@ class TestDaemonSide:
             assert await fetch() is None
             for _, writer in [*crowd, (reader, late)]:
                 writer.close()
-            await asyncio.sleep(0.1)
+            await settle(0.1)
             assert await fetch_value() == "t1"
 
     async def test_an_account_that_takes_long_to_start_is_waited_for_and_no_longer(self) -> None:

@@ -36,6 +36,7 @@ from faults import (
     serve,
     slices,
 )
+from patience import settle, soon, within
 from pouring import read_some
 from relays import TlsServer, TlsUpstream, TunnelProxy
 
@@ -61,7 +62,7 @@ class Names:
 
 
 async def ask(pool: UpstreamPool, origin: Origin, way: Way = DIRECT, limit_s: float = 5) -> bytes:
-    async with asyncio.timeout(limit_s):
+    async with within(limit_s):
         response = await pool.send(origin, GET, way)
         try:
             return await read_some(response)
@@ -94,7 +95,7 @@ async def test_addresses_that_are_refused_cost_nothing(bad: str, good: str) -> N
     """A quarter of a second after each of them would be over the limit."""
     async with FaultServer([serve(HI)], host=good) as server:
         refusals = [(host, refused_port(host)) for host in (bad, good) * 3]
-        pool = UpstreamPool(connect_s=0.9, resolve=Names(*refusals, (good, server.port)))
+        pool = UpstreamPool(connect_s=1.3, resolve=Names(*refusals, (good, server.port)))
         assert await ask(pool, NAME) == b"hi"
         pool.close()
 
@@ -106,8 +107,8 @@ async def test_a_family_that_is_a_black_hole_costs_a_quarter_of_a_second(bad: st
         with black_hole(bad) as port:
             pool = UpstreamPool(resolve=Names((bad, port), (bad, port), (bad, port), (good, server.port)))
             began_at = asyncio.get_running_loop().time()
-            assert await ask(pool, NAME) == b"hi"
-            assert 0.2 < asyncio.get_running_loop().time() - began_at < 0.7
+            assert await ask(pool, NAME, limit_s=0.7) == b"hi"
+            assert asyncio.get_running_loop().time() - began_at > 0.2
             assert server.connections == 1
             pool.close()
 
@@ -163,9 +164,9 @@ async def test_calls_at_once_share_a_lookup_and_the_next_one_asks_again() -> Non
         pool = UpstreamPool(resolve=names)
         first = asyncio.create_task(ask(pool, NAME))
         calls = [asyncio.create_task(ask(pool, NAME)) for _ in range(5)]
-        await asyncio.sleep(0.01)
+        await settle(0.01)
         first.cancel()
-        await asyncio.sleep(0.01)
+        await settle(0.01)
         names.go.set()
         assert await asyncio.gather(*calls) == [b"hi"] * 5
         assert len(names.asked) == 1
@@ -181,10 +182,10 @@ async def test_a_lookup_that_fails_is_not_remembered() -> None:
     names.problem = socket.gaierror(socket.EAI_AGAIN, "canary")
     pool = UpstreamPool(resolve=names)
     call = asyncio.create_task(ask(pool, NAME))
-    await asyncio.sleep(0.01)
+    await settle(0.01)
     call.cancel()
     names.go.set()  # nobody is there to take the error
-    await asyncio.sleep(0.01)
+    await settle(0.01)
     for _ in range(2):
         with pytest.raises(UpstreamError, match=r"^http://api\.example\.com cannot be connected to$"):
             await ask(pool, NAME)
@@ -194,7 +195,7 @@ async def test_a_lookup_that_fails_is_not_remembered() -> None:
 async def test_a_pool_that_is_closed_waits_for_no_name() -> None:
     pool = UpstreamPool(resolve=SlowNames())
     call = asyncio.create_task(ask(pool, NAME))
-    await asyncio.sleep(0.01)
+    await settle(0.01)
     pool.close()
     with pytest.raises(UpstreamError, match="cannot be connected to"):
         await call
@@ -229,7 +230,7 @@ async def test_calls_cancelled_at_any_turn_of_the_loop_leave_nothing() -> None:
         pool = UpstreamPool()
         await ask(pool, NAME, through(server.port))  # what an event loop opens once
         pool.close()
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
         pool = UpstreamPool()
         before = descriptors()
         for turns in range(40):
@@ -443,10 +444,10 @@ async def test_a_handshake_cancelled_leaves_nothing() -> None:
         pool = UpstreamPool(connect_s=0.1)
         with pytest.raises(UpstreamTimeout):
             await ask(pool, secure(server.port))  # what an event loop opens once
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
         before = descriptors()
         calls = [asyncio.create_task(pool.send(secure(server.port), GET)) for _ in range(10)]
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
@@ -519,7 +520,7 @@ async def test_a_proxy_that_says_no(
             await ask(pool, NAME, way)
         assert type(caught.value) is UpstreamError
         assert server.connections == 1
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
     assert "canary" not in caplog.text + repr(way) + repr(caught.value)
 
 
@@ -550,7 +551,7 @@ async def test_a_proxy_that_speaks_no_http(pool: UpstreamPool, raw: bytes) -> No
             UpstreamError, match=r"^the proxy http://127.* gave an answer that is not valid HTTP$"
         ):
             await ask(pool, NAME, through(server.port))
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
 
 
 @pytest.mark.parametrize(
@@ -579,7 +580,7 @@ async def test_a_proxy_that_hangs(steps: list[Step]) -> None:
     async with FaultServer(steps) as server:
         with pytest.raises(UpstreamTimeout, match=r"^the proxy http://127.* did not answer in time$"):
             await ask(UpstreamPool(connect_s=0.2), NAME, through(server.port))
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
 
 
 async def test_a_proxy_that_is_not_there(pool: UpstreamPool) -> None:

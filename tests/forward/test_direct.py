@@ -16,6 +16,7 @@ from bearerd.core.rules import build_rules
 from bearerd.daemon import Daemon
 from callers import FRESH, STATIC, Client, connected, running, warm
 from faults import FaultServer, Step, hang, pause, read, reply, reset, send, serve, until
+from patience import settle, soon, within
 
 HI: Final = reply(b"hi")
 NO: Final = reply(b"no", "401 Unauthorized")
@@ -50,7 +51,7 @@ async def arrived(server: FaultServer) -> None:
 async def test_a_call_takes_no_task(fields: tuple[str, ...], body: bytes) -> None:
     answer = asyncio.Event()
     async with begun([read, until(answer), send(HI), hang]) as (client, server, daemon):
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         before = asyncio.all_tasks()
         client.write("POST / HTTP/1.1", *fields, body=body)
         await arrived(server)
@@ -108,7 +109,7 @@ async def test_a_client_that_leaves_ends_the_call() -> None:
         client.write("POST / HTTP/1.1", *BODY, body=b"abc")
         await arrived(server)
         client.writer.transport.abort()
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
         assert daemon._front._in_flight == 0
         assert daemon._front._forwarder._budget.left == Limits().replay_total
 
@@ -119,7 +120,7 @@ async def test_a_client_that_leaves_when_its_call_has_just_become_an_ordinary_on
         await arrived(server)
         client.write("GET /2 HTTP/1.1")
         client.writer.transport.abort()
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
         await until_true(lambda: not daemon._front._in_flight)
 
 
@@ -131,7 +132,7 @@ async def test_a_client_that_does_not_wait_for_its_answer(second: str) -> None:
         await arrived(server)
         text = second.format(client.host)
         client.writer.write(text.encode())
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         answer.set()
         await client.exactly(reply(b"one"))
         if not text.endswith("\r\n\r\n"):
@@ -167,11 +168,11 @@ async def test_a_wait_longer_than_keep_alive() -> None:
 
 
 async def test_a_connection_that_is_kept_is_idle_from_its_last_answer_on() -> None:
-    async with begun([serve(HI)], limits=Limits(keep_alive_s=0.3)) as (client, _, _):
+    async with begun([serve(HI)], limits=Limits(keep_alive_s=1)) as (client, _, _):
         for _ in range(4):
             client.write("GET / HTTP/1.1")
             await client.exactly(HI)
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.3)
         assert await client.rest() == b""
 
 
@@ -181,12 +182,13 @@ async def test_the_end_of_the_daemon_waits_for_a_call() -> None:
         client.write("GET / HTTP/1.1")
         await arrived(server)
         stopping = asyncio.create_task(daemon.stop(5))
-        await asyncio.sleep(0.1)
+        await settle(0.1)
         assert not stopping.done()
         answer.set()
         await client.exactly(HI)
         assert await client.rest() == b""
-        await asyncio.wait_for(stopping, 1)
+        async with within(1):
+            await stopping
 
 
 async def test_the_end_of_the_daemon_does_not_wait_for_long() -> None:
@@ -239,7 +241,7 @@ async def test_a_slow_reader_is_waited_for() -> None:
         for number in range(400):
             client.write(f"GET /{number} HTTP/1.1")
             await asyncio.sleep(0)
-        await asyncio.sleep(0.5)
+        await settle(0.5)
         held_back = len(server.requests)
         assert held_back < 300
         for _ in range(400):

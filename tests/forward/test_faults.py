@@ -27,6 +27,7 @@ from faults import (
     talk,
     until,
 )
+from patience import settle
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
@@ -115,7 +116,7 @@ async def test_steps_wait_and_repeat() -> None:
     event = asyncio.Event()
     async with FaultServer([read_head, until(event), repeat(b"ab", 1000)]) as server:
         task = asyncio.create_task(talk(server.port, GET))
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         assert not task.done()
         event.set()
         assert await task == b"ab" * 1000
@@ -134,7 +135,7 @@ async def test_a_script_that_goes_wrong_fails_the_test() -> None:
 async def test_it_ends_while_scripts_stall_and_leaves_the_port() -> None:
     async with FaultServer([stall]) as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        await asyncio.sleep(0.02)
+        await settle(0.02)
     with pytest.raises(ConnectionRefusedError):
         await talk(server.port, b"")
     with pytest.raises(ConnectionRefusedError):

@@ -34,6 +34,7 @@ from faults import (
     stall,
     until,
 )
+from patience import settle, soon, within
 
 HI: Final = reply(b"hi")
 STATIC: Final = StaticSource(Secret("the-token"))
@@ -77,7 +78,7 @@ class Wire:
         self.writer.write("\r\n".join([first, *hosts, *fields, "", ""]).encode("latin-1") + body)
 
     async def answer(self) -> bytes:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             head = await self.reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
             return head + await self.reader.readexactly(int(length[1]) if length else 0)
@@ -87,12 +88,12 @@ class Wire:
 
     async def closed(self, within_s: float = 1.0) -> None:
         """Nothing more comes but the end."""
-        async with asyncio.timeout(within_s):
+        async with within(within_s):
             assert await self.reader.read() == b""
 
     async def refused(self, status: int, code: str, within_s: float = 1.0) -> dict[str, Any]:
         """A problem, and then the end."""
-        async with asyncio.timeout(within_s):
+        async with within(within_s):
             raw = await self.answer()
         head, _, body = raw.partition(b"\r\n\r\n")
         problem: dict[str, Any] = json.loads(body)
@@ -115,7 +116,7 @@ async def wire(daemon: Daemon) -> AsyncIterator[Wire]:
 
 async def settled(server: FaultServer) -> None:
     """Time for a request to reach the upstream, if it were to."""
-    await asyncio.sleep(0.05)
+    await settle(0.05)
     assert server.connections == 0
 
 
@@ -256,7 +257,7 @@ async def test_a_person_is_refused_with_a_page() -> None:
         for method, bodiless in (("GET", False), ("HEAD", True)):
             async with wire(daemon) as client:
                 client.write(f"{method} / HTTP/1.1", "Host: evil.test", "Accept: text/html", host=False)
-                async with asyncio.timeout(1):
+                async with within(1):
                     head, _, body = (await client.reader.read()).partition(b"\r\n\r\n")
                 assert head.startswith(b"HTTP/1.1 421 Misdirected Request\r\n")
                 assert (b"Content-Type: text/html" in head) is not bodiless
@@ -321,11 +322,11 @@ async def test_a_broken_chunked_body_ends_the_call_at_once(body: bytes, *, apart
     async with gate([read, send(HI), hang]) as (daemon, server), wire(daemon) as client:
         client.write("POST / HTTP/1.1", CHUNKED, body=b"" if apart else body)
         if apart:
-            await asyncio.sleep(0.05)
+            await settle(0.05)
             client.writer.write(body)
         await client.refused(*BAD)
         if server.peers:
-            await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+            await soon(server.peers[0].gone)
             assert request_size(server.peers[0].received) is None
     assert server.requests == []
 
@@ -334,7 +335,7 @@ async def test_a_broken_body_behind_another_call() -> None:
     """The answer before it is whole."""
     async with gate([read, pause(0.1), send(HI), hang]) as (daemon, server), wire(daemon) as client:
         client.write("GET / HTTP/1.1")
-        await asyncio.sleep(0.02)
+        await settle(0.02)
         client.write("POST / HTTP/1.1", CHUNKED, body=b"no chunk\r\n\r\n")
         await client.ok()
         await client.refused(*BAD)
@@ -344,7 +345,7 @@ async def test_a_broken_body_behind_another_call() -> None:
 async def test_what_is_no_request_behind_another_call() -> None:
     async with gate([read, pause(0.1), send(HI), hang]) as (daemon, server), wire(daemon) as client:
         client.write("GET / HTTP/1.1")
-        await asyncio.sleep(0.02)
+        await settle(0.02)
         for _ in range(3):
             client.writer.write(b"no request\r\n\r\n")
             await asyncio.sleep(0)
@@ -359,22 +360,22 @@ async def test_a_body_that_breaks_while_the_answer_comes_cuts_it_off() -> None:
         client.write("POST / HTTP/1.1", CHUNKED)
         await client.reader.readuntil(b"first")
         client.writer.write(b"no chunk\r\n\r\n")
-        async with asyncio.timeout(1):
+        async with within(1):
             with pytest.raises(ConnectionResetError):
                 await client.reader.read()
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
 
 
 @pytest.mark.parametrize("how", ["close", "half_close"])
 async def test_a_client_that_leaves_in_its_body_takes_the_upstream_with_it(how: str) -> None:
     async with gate([read, send(HI), hang]) as (daemon, server), wire(daemon) as client:
         client.write("POST / HTTP/1.1", "Content-Length: 100", body=b"abc")
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         if how == "close":
             client.writer.close()
         else:
             client.writer.write_eof()
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
     assert server.requests == []
 
 
@@ -419,7 +420,7 @@ async def test_a_head_over_the_limits(lines: list[str], expected: tuple[int, str
 async def test_a_head_that_is_too_large_behind_a_call_leaves_its_answer_whole() -> None:
     async with gate([read, pause(0.3), send(HI), hang]) as (daemon, server), wire(daemon) as client:
         client.write("GET / HTTP/1.1")
-        await asyncio.sleep(0.02)
+        await settle(0.02)
         client.writer.write(b"GET / HTTP/1.1\r\n")
         for _ in range(100):
             client.writer.write(b"X: " + b"x" * 4_000 + b"\r\n")
@@ -462,7 +463,7 @@ async def test_a_head_that_drips_in_is_cut_off(*, after_a_call: bool) -> None:
         began = loop.time()
         dripping = asyncio.create_task(drip(client, b"GET / HTTP/1.1\r\nX: " + b"x" * 1000, 0.05))
         await client.refused(408, "head_timeout", 2)
-        assert 0.35 < loop.time() - began < 2
+        assert loop.time() - began > 0.35
         await dripping
     assert len(server.requests) == int(after_a_call)
 
@@ -471,7 +472,7 @@ async def test_a_head_has_no_longer_because_a_body_had() -> None:
     limits = Limits(header_read_s=0.3, body_idle_s=30)
     async with gate(limits=limits) as (daemon, server), wire(daemon) as client:
         client.write("POST / HTTP/1.1", "Content-Length: 3", body=b"ab")
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         client.writer.write(b"c")
         await client.ok()
         client.writer.write(b"GET / HT")
@@ -487,7 +488,7 @@ async def test_an_upgrade_that_is_not_made_and_the_next_request(protocol: str, *
     async with gate() as (daemon, server), wire(daemon) as client:
         for _ in range(2):
             client.write("POST /1 HTTP/1.1", *fields, "Content-Length: 6", body=b"" if apart else b"abc")
-            await asyncio.sleep(0.05)
+            await settle(0.05)
             client.writer.write(b"abcdef" if apart else b"def")
             await client.ok()
             client.write("POST /2 HTTP/1.1", *fields, "Content-Length: 3", body=b"abc")
@@ -520,9 +521,9 @@ async def test_what_follows_an_upgrade_that_is_not_made_is_not_misread(
         upgrade = ["Connection: upgrade", f"Upgrade: {protocol}"]
         client.write("POST /1 HTTP/1.1", *upgrade, *fields, body=first + (b"" if second else tail))
         if second:
-            await asyncio.sleep(0.05)
+            await settle(0.05)
             client.writer.write(second + tail)
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         client.write("GET /smuggled HTTP/1.1")
         await client.ok()
         await client.closed()
@@ -530,10 +531,10 @@ async def test_what_follows_an_upgrade_that_is_not_made_is_not_misread(
 
 
 async def test_a_head_in_time_and_the_next_have_all_the_time_they_may_have() -> None:
-    async with gate(limits=Limits(header_read_s=0.6)) as (daemon, server), wire(daemon) as client:
+    async with gate(limits=Limits(header_read_s=1.5)) as (daemon, server), wire(daemon) as client:
         for _ in range(3):
             client.writer.write(b"GET / HT")
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.6)
             client.writer.write(b"TP/1.1\r\nHost: localhost:%d\r\n\r\n" % daemon.port)
             await client.ok()
     assert len(server.requests) == 3
@@ -557,7 +558,7 @@ async def test_a_head_that_stalls_behind_a_call_leaves_its_answer_whole() -> Non
         wire(daemon) as client,
     ):
         client.write("GET / HTTP/1.1")
-        await asyncio.sleep(0.02)
+        await settle(0.02)
         client.writer.write(b"GET / HTTP/1.1\r\nX:")
         await client.ok()
         await client.refused(408, "head_timeout")
@@ -572,7 +573,7 @@ async def test_a_body_that_stalls_is_cut_off(framing: str) -> None:
     ):
         client.write("POST / HTTP/1.1", framing, body=b"3\r\nabc\r\n")
         await client.refused(408, "body_timeout", 2)
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
     assert server.requests == []
 
 
@@ -593,22 +594,22 @@ async def test_a_body_that_stalls_while_the_answer_comes_cuts_it_off() -> None:
     ):
         client.write("POST / HTTP/1.1", "Content-Length: 100", body=b"abc")
         await client.reader.readuntil(b"first")
-        async with asyncio.timeout(2):
+        async with within(2):
             with pytest.raises(ConnectionResetError):
                 await client.reader.read()
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_slow_body_that_goes_on_is_not_cut_off(framing: str) -> None:
-    async with gate(limits=Limits(body_idle_s=0.5)) as (daemon, server), wire(daemon) as client:
-        pieces = [b"a"] * 6 if framing == "length" else [b"1\r\na\r\n"] * 5 + [b"1\r\na\r\n0\r\n\r\n"]
-        client.write("POST / HTTP/1.1", "Content-Length: 6" if framing == "length" else CHUNKED)
+    async with gate(limits=Limits(body_idle_s=1)) as (daemon, server), wire(daemon) as client:
+        pieces = [b"a"] * 4 if framing == "length" else [b"1\r\na\r\n"] * 3 + [b"1\r\na\r\n0\r\n\r\n"]
+        client.write("POST / HTTP/1.1", "Content-Length: 4" if framing == "length" else CHUNKED)
         for piece in pieces:
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.3)
             client.writer.write(piece)
         await client.ok()
-        await asyncio.sleep(0.7)  # and nobody waits for more of it
+        await asyncio.sleep(1.2)  # and nobody waits for more of it
         client.write("GET / HTTP/1.1")
         await client.ok()
     assert len(server.requests) == 2
@@ -642,21 +643,21 @@ async def test_an_answer_that_takes_long_is_nobodys_fault() -> None:
 @pytest.mark.parametrize("after_a_call", [False, True])
 async def test_an_idle_connection_is_closed(*, after_a_call: bool) -> None:
     """Without a word: a client may be sending its next request at this moment."""
-    async with gate(limits=Limits(keep_alive_s=0.6)) as (daemon, _), wire(daemon) as client:
+    async with gate(limits=Limits(keep_alive_s=1)) as (daemon, _), wire(daemon) as client:
         if after_a_call:
             client.write("GET / HTTP/1.1")
             await client.ok()
         await asyncio.sleep(0.2)
         assert not client.reader.at_eof()
-        await client.closed()
+        await client.closed(2)
 
 
 async def test_a_head_that_comes_late_has_its_own_time() -> None:
     """And not what is left of the time that a connection may be idle."""
-    async with gate(limits=Limits(keep_alive_s=0.5, header_read_s=2)) as (daemon, _), wire(daemon) as client:
-        await asyncio.sleep(0.2)
-        client.writer.write(b"GET / HT")
+    async with gate(limits=Limits(keep_alive_s=1, header_read_s=3)) as (daemon, _), wire(daemon) as client:
         await asyncio.sleep(0.5)
+        client.writer.write(b"GET / HT")
+        await asyncio.sleep(0.8)
         client.writer.write(b"TP/1.1\r\nHost: localhost:%d\r\n\r\n" % daemon.port)
         await client.ok()
         await client.closed(2)
@@ -678,7 +679,7 @@ async def test_no_more_connections_than_allowed() -> None:
                     assert "limits.connections" in problem["detail"]
             first.write("GET / HTTP/1.1")
             await first.ok()
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         async with wire(daemon) as client:
             client.write("GET / HTTP/1.1")
             await client.ok()
@@ -694,15 +695,16 @@ async def test_a_flood_of_connections_holds_nothing() -> None:
             sock.setblocking(False)
             clients.append(sock)
             await asyncio.sleep(0)
-        await asyncio.sleep(0.2)
+        await settle(0.2)
         assert daemon._server is not None
         assert len(daemon._server.connections) == 2
         assert len(daemon._server.refusals) <= REFUSALS
-        await asyncio.sleep(1.2)
-        assert not daemon._server.refusals
+        async with within(3):
+            while daemon._server.refusals:  # noqa: ASYNC110  # there is nothing that would tell
+                await asyncio.sleep(0.01)
         for sock in clients[:2]:
             sock.close()
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         async with wire(daemon) as client:
             client.write("GET / HTTP/1.1")
             await client.ok()
@@ -750,22 +752,23 @@ async def test_clients_that_leave_in_any_way_leave_nothing() -> None:
 async def test_an_upload_under_way_is_taken_to_its_end() -> None:
     async with gate() as (daemon, server), wire(daemon) as client:
         client.write("POST / HTTP/1.1", "Content-Length: 6", body=b"abc")
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         ending = asyncio.create_task(daemon.stop(2))
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         client.writer.write(b"def")
         await client.ok()
         await client.closed()
-        await asyncio.wait_for(ending, 1)
+        async with within(1):
+            await ending
     assert server.requests[0].endswith(b"abcdef")
 
 
 async def test_nothing_new_is_taken_on_a_connection_at_the_end() -> None:
     async with gate([read, pause(0.2), send(HI), hang]) as (daemon, server), wire(daemon) as client:
         client.write("GET / HTTP/1.1")
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         ending = asyncio.create_task(daemon.stop(2))
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         client.write("GET /2 HTTP/1.1")
         await client.ok()
         await client.closed()
@@ -777,10 +780,11 @@ async def test_the_drain_takes_as_long_as_it_may() -> None:
     loop = asyncio.get_running_loop()
     async with gate([read, hang], limits=Limits(drain_s=0.4)) as (daemon, _), wire(daemon) as client:
         client.write("GET / HTTP/1.1")
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         began = loop.time()
-        await daemon.stop()
-        assert 0.35 < loop.time() - began < 1.2
+        async with within(1.2):
+            await daemon.stop()
+        assert loop.time() - began > 0.35
 
 
 async def test_a_client_that_waits_to_be_told_to_go_on_does_not_stall() -> None:
@@ -824,7 +828,7 @@ async def test_a_client_that_leaves_while_the_upstream_does_not_read_ends_its_ca
             raw = client.writer.transport.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         client.writer.transport.abort()
-        async with asyncio.timeout(1):
+        async with within(1):
             while daemon._front._in_flight:  # noqa: ASYNC110  # there is nothing that would tell
                 await asyncio.sleep(0.01)
         assert server.requests == []

@@ -17,6 +17,7 @@ from callers import FRESH, STATIC, connected, kept, pair, running, split
 from certificates import Authority
 from faults import (
     FaultServer,
+    Peer,
     Step,
     hang,
     pause,
@@ -32,11 +33,17 @@ from faults import (
     talk,
     until,
 )
+from patience import settle, soon
 from relays import TlsUpstream, TunnelProxy
 
 MiB: Final = 1 << 20
 OK: Final = b"HTTP/1.1 200 OK\r\n"
 HI: Final = reply(b"hi")
+WAITS: Final = """
+mkdir {folder}/first 2>/dev/null && echo one && exit
+until [ -e {folder}/go ]; do sleep 0.02; done
+echo two
+"""  # the second token comes when the test says so
 
 
 @pytest.fixture(autouse=True, params=[False, True], ids=["new connection", "kept connection"])
@@ -188,7 +195,7 @@ async def test_a_body_cut_short_never_looks_complete(framing: str, how: str) -> 
         else:
             client.writer.write(b"no chunk\r\n\r\n" if "chunked" in framing else b"")
             client.writer.write_eof()
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
     assert server.requests == []
     assert request_size(server.peers[0].received) is None
 
@@ -491,12 +498,12 @@ async def test_an_answer_that_the_end_of_the_daemon_cuts_short(version: str) -> 
     ):
         client.write(f"GET / HTTP/{version}")
         await client.head()
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         stopping = asyncio.create_task(daemon.stop(0.1))
         with pytest.raises(ConnectionResetError):
             await client.rest()
         await stopping
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
 
 
 async def test_a_client_that_leaves_takes_the_upstream_with_it() -> None:
@@ -508,15 +515,15 @@ async def test_a_client_that_leaves_takes_the_upstream_with_it() -> None:
         client.write("GET / HTTP/1.1")
         await client.head()
         client.writer.close()
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
 
 
 async def test_a_client_that_leaves_before_the_answer() -> None:
     async with pair([read, hang]) as (client, server):
         client.write("GET / HTTP/1.1")
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         client.writer.close()
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
 
 
 async def test_a_client_that_does_not_read_holds_the_upstream_back_and_loses_nothing() -> None:
@@ -547,7 +554,7 @@ async def test_an_early_answer_to_a_body_and_the_next_call() -> None:
         client.writer.write(b"x" * 500)
         client.write("GET /next HTTP/1.1")
         assert (await client.answer()).startswith(OK)
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
     assert b"/next" not in server.peers[0].received
     assert server.connections == 2
 
@@ -852,19 +859,34 @@ async def test_a_body_too_large_to_keep_is_not_replayed() -> None:
     assert len(server.requests) == 1
 
 
-async def test_a_body_that_outgrows_the_limit_during_the_refresh_is_not_replayed_without_its_beginning() -> (
-    None
-):
+async def test_a_body_that_outgrows_the_limit_during_the_refresh_is_not_replayed_without_its_beginning(
+    tmp_path: Path,
+) -> None:
     """An early 401: while another token is fetched, the first attempt goes on taking the body."""
-    first = [read_head, send(NO), read, hang]
+    refused, outgrown = asyncio.Event(), asyncio.Event()
+
+    async def mark(_: object) -> None:
+        refused.set()
+
+    async def read_on(peer: Peer) -> None:
+        while len(peer.received) < 5000:
+            assert await peer._receive()
+        outgrown.set()
+
+    first = [read_head, send(NO), mark, read_on, hang]
     limits = Limits(replay_body=1000)
-    async with pair(first, [serve(HI)], source=FRESH, limits=limits) as (client, server):
-        client.write("GET /-/livez HTTP/1.1")
-        await client.answer()
-        await asyncio.sleep(0.4)
-        client.write("POST / HTTP/1.1", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n")
-        await asyncio.sleep(0.1)
-        client.writer.write(b"%x\r\n%b\r\n" % (5000, b"x" * 5000))
+    source = CommandSource(("sh", "-c", WAITS.format(folder=tmp_path)), 30)
+    async with pair(first, [serve(HI)], source=source, limits=limits) as (client, server):
+        async with asyncio.timeout(10):
+            while not (tmp_path / "first").exists():  # noqa: ASYNC110  # another process makes it
+                await asyncio.sleep(0.01)
+            await settle(0.3)  # for the daemon to have it
+            client.write("POST / HTTP/1.1", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n")
+            await refused.wait()
+            await settle(0.1)
+            client.writer.write(b"%x\r\n%b\r\n" % (5000, b"x" * 5000))
+            await outgrown.wait()
+        (tmp_path / "go").touch()
         await client.exactly(NO)
         assert server.connections == 1
 
@@ -877,7 +899,7 @@ async def test_an_early_401_is_replayed_with_the_whole_body() -> None:
         await asyncio.sleep(0.3)
         client.writer.write(b"0\r\n\r\n")
         await client.exactly(HI)
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
     sent = b"".join(re.findall(rb"[1-9a-f]\r\n([a-e]+)\r\n", split(server.requests[0])[2]))
     assert sent == b"abcde"
 
@@ -896,7 +918,7 @@ async def test_a_client_that_leaves_during_the_refresh() -> None:
         async with connected(daemon) as client:
             client.write("GET /1 HTTP/1.1")
             await asyncio.wait_for(refused.wait(), 5)
-            await asyncio.sleep(0.05)
+            await settle(0.05)
         async with connected(daemon) as client:
             client.write("GET /2 HTTP/1.1")
             await client.exactly(HI)

@@ -37,6 +37,7 @@ from faults import (
     stall,
     until,
 )
+from patience import settle, soon, within
 
 MiB: Final = 1 << 20
 HI: Final = reply(b"hi")
@@ -50,6 +51,7 @@ SWITCH: Final = (
 SWITCHED: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\n" + ACCEPT + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 )
+
 OPEN: Final[list[Step]] = [read, send(SWITCH)]
 LIMIT: Final = 2 * CHUNK
 
@@ -72,12 +74,12 @@ async def tunnelled(*steps: Step, limit: int = 1 << 16) -> AsyncIterator[tuple[C
 
 
 async def gone(peer: Peer) -> None:
-    await asyncio.wait_for(peer.gone.wait(), 1)
+    await soon(peer.gone)
 
 
 async def ended(client: Client) -> bytes:
     """What comes until the client's connection has ended, which it must within a second."""
-    async with asyncio.timeout(1):
+    async with within(1):
         with suppress(ConnectionResetError):
             return await client.reader.read()
         return b""
@@ -89,7 +91,7 @@ async def arrived(peer: Peer, data: bytes) -> None:
 
 
 async def until_true(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
-    async with asyncio.timeout(limit_s):
+    async with within(limit_s):
         while not condition():  # noqa: ASYNC110  # what is waited for knows nothing of events
             await asyncio.sleep(0.005)
 
@@ -184,9 +186,9 @@ async def test_bytes_that_the_client_sends_early() -> None:
     switch = asyncio.Event()
     async with pair([read, until(switch), send(SWITCH), hang]) as (client, server):
         ask(client, body=b"GET /one HTTP/1.1\r\n\r\n")
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         client.writer.write(b"\x81\x00two")
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         assert server.peers[0].received.endswith(b"\r\n\r\n")
         switch.set()
         await client.exactly(SWITCHED)
@@ -200,7 +202,7 @@ async def test_a_great_deal_that_the_client_sends_early() -> None:
     data = bytes(range(256)) * 4096
     async with pair([read, until(switch), send(SWITCH), hang]) as (client, server):
         ask(client, body=data)
-        await asyncio.sleep(0.1)
+        await settle(0.1)
         switch.set()
         await client.exactly(SWITCHED)
         client.writer.write(b"end")
@@ -225,7 +227,7 @@ async def test_a_refusal_is_relayed_at_once_and_the_connection_goes_on(
         client.write("GET / HTTP/1.1", "Connection: Upgrade", f"Upgrade: {protocol}")
         await until_true(lambda: bool(server.requests))
         client.writer.write(early.replace(b"{}", client.host.encode()))
-        await asyncio.sleep(0.02)
+        await settle(0.02)
         answer.set()
         await client.exactly(refusal)
         if early:
@@ -247,7 +249,7 @@ async def test_another_protocol_that_the_route_lets_pass() -> None:
         client.write("GET / HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket, irc/6")
         await until_true(lambda: bool(server.requests))
         client.writer.write(b"NICK one\r\n")
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         switch.set()
         await client.exactly(b"HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: IRC/6\r\n\r\nNICK one\r\n")
     assert b"\r\nUpgrade: irc/6\r\n" in server.requests[0]
@@ -270,7 +272,7 @@ async def test_a_call_behind_the_question_for_another_protocol() -> None:
         client.write("GET /1 HTTP/1.1")
         await until_true(lambda: bool(server.requests))
         client.write("GET /2 HTTP/1.1", "Connection: Upgrade", "Upgrade: irc")
-        await asyncio.sleep(0.02)
+        await settle(0.02)
         client.write("GET /3 HTTP/1.1")
         for _ in range(3):
             await client.exactly(HI)
@@ -452,7 +454,7 @@ async def test_an_upstream_that_dies(how: Step) -> None:
     async with tunnelled(send(b"last words"), until(leave), how) as (client, _, daemon):
         await client.exactly(b"last words")
         client.writer.write(b"unread")
-        await asyncio.sleep(0.02)
+        await settle(0.02)
         leave.set()
         assert await ended(client) == b""
         client.writer.transport.abort()
@@ -499,7 +501,7 @@ async def test_an_upstream_that_has_said_everything_still_hears() -> None:
         for word in (b"all of it", b" and more"):
             client.writer.write(word)
             await arrived(server.peers[0], word)
-            await asyncio.sleep(0.05)
+            await settle(0.05)
         client.writer.write_eof()
         await gone(server.peers[0])
         await until_true(lambda: not connections(daemon), 1)
@@ -647,18 +649,20 @@ async def test_a_tunnel_is_a_call_in_flight_until_it_is_over() -> None:
     async with tunnelled(echo) as (client, _, daemon):
         assert daemon._front._in_flight == 1
         stopping = asyncio.create_task(daemon.stop(5))
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         client.writer.write(b"still there")
         await client.exactly(b"still there")
         assert not stopping.done()
         client.writer.close()
-        await asyncio.wait_for(stopping, 1)
+        async with within(1):
+            await stopping
         assert not daemon._front._in_flight
 
 
 async def test_a_tunnel_ends_with_the_time_to_drain() -> None:
     async with tunnelled(hang) as (client, server, daemon):
-        await asyncio.wait_for(daemon.stop(0.1), 1)
+        async with within(1):
+            await daemon.stop(0.1)
         assert await ended(client) == b""
         await gone(server.peers[0])
 
@@ -667,7 +671,8 @@ async def test_tunnels_that_are_full_end_with_the_time_to_drain() -> None:
     async with tunnelled(repeat(b"x" * 65536, 1000), limit=1 << 10) as (_, server, daemon):
         end = end_of(daemon)
         await settled(lambda: end.other.received)
-        await asyncio.wait_for(daemon.stop(0.1), 1)
+        async with within(1):
+            await daemon.stop(0.1)
         await until_true(lambda: end.gone and end.other.gone, 1)
         await gone(server.peers[0])
 
@@ -722,7 +727,7 @@ async def joined(
         finally:
             for _, writer in (*sides, *peers):
                 writer.transport.abort()
-            await asyncio.sleep(0.01)
+            await settle(0.01)
 
 
 async def test_cancelled_it_ends_both() -> None:
@@ -733,13 +738,14 @@ async def test_cancelled_it_ends_both() -> None:
         running_.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running_
-        assert await asyncio.wait_for(client.read(), 1) == b""
-        assert await asyncio.wait_for(upstream.read(), 1) == b""
+        async with within(1):
+            assert await client.read() == b""
+            assert await upstream.read() == b""
 
 
 @pytest.mark.parametrize("which", [0, 1])
 async def test_an_end_that_is_closing_when_it_begins(which: int) -> None:
-    async with joined() as (client, upstream, tunnel), asyncio.timeout(1):
+    async with joined() as (client, upstream, tunnel), within(1):
         tunnel._ends[which].transport.abort()
         await tunnel.run(b"x", b"x")
         reader, _ = (upstream, client)[which]
@@ -754,11 +760,12 @@ async def test_a_reset_does_not_wait_for_a_reader_that_is_stuck() -> None:
         upstream.write(b"x" * (64 * MiB))
         await settled(lambda: tunnel.upstream.received)
         cut_off(cast(asyncio.Transport, upstream.transport))
-        await asyncio.sleep(0.1)  # for the reset to arrive
+        await settle(0.1)  # for the reset to arrive
         client.write(b"?")
         await until_true(lambda: tunnel.upstream.gone, 1)
         assert tunnel.client.transport.get_write_buffer_size() >= CHUNK
-        await asyncio.wait_for(running_, 1.5)
+        async with within(1.5):
+            await running_
         assert tunnel.client.gone
 
 
@@ -774,7 +781,8 @@ async def test_the_last_bytes_are_taken_slowly_and_not_lost() -> None:
                 total += len(chunk)
                 await asyncio.sleep(0.02)
         assert total == 16 * MiB
-        await asyncio.wait_for(running_, 2)
+        async with within(2):
+            await running_
 
 
 async def test_over_tls(tls: Tls) -> None:

@@ -34,6 +34,7 @@ from faults import (
     stall,
     until,
 )
+from patience import settle, soon
 from pouring import Parts, read_all, read_some
 from relays import TlsServer
 
@@ -82,7 +83,7 @@ async def call(pool: UpstreamPool, server: FaultServer, request: UpstreamRequest
 
 async def left(peer: Peer) -> None:
     """Wait until the server sees that the pool has closed this connection."""
-    await asyncio.wait_for(peer.gone.wait(), 1)
+    await soon(peer.gone)
 
 
 # ---------------------------------------------------------------- responses as they should be
@@ -426,7 +427,7 @@ async def test_a_body_cut_short_together_with_its_head(pool: UpstreamPool, end: 
 async def test_what_is_ready_of_a_body_that_has_been_cut_already(pool: UpstreamPool) -> None:
     async with FaultServer([read, send(STREAM + b"short"), pause(0.02), reset]) as server:
         response = await pool.send(origin_of(server), ask())
-        await asyncio.sleep(0.1)
+        await settle(0.1)
         with pytest.raises(UpstreamError):
             response.ready()
         await response.aclose()
@@ -517,7 +518,7 @@ async def test_bytes_that_race_the_next_request_are_not_its_answer_if_they_were_
     """The upstream sends before it is asked; nothing has been read since."""
     async with FaultServer([read, send(HI), send(reply(b"evil")), hang], [serve(HI)]) as server:
         response = await pool.send(origin_of(server), ask())
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         assert await read_all(response) == b"hi"
         await response.aclose()
         assert await call(pool, server) == b"hi"
@@ -544,7 +545,7 @@ async def test_a_response_whole_but_unread_keeps_the_connection(pool: UpstreamPo
 async def test_a_call_that_is_cancelled_ends_its_connection(pool: UpstreamPool) -> None:
     async with FaultServer([read, hang]) as server:
         task = asyncio.create_task(call(pool, server, ask_with(parts(b"x"))))
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -573,11 +574,11 @@ async def test_idle_connections_are_closed_in_time() -> None:
 
 @pytest.mark.asyncio(loop_factories=["asyncio"])  # the other's clock is too coarse for this
 async def test_the_sweep_leaves_what_is_young() -> None:
-    pool = UpstreamPool(idle_s=0.3)
+    pool = UpstreamPool(idle_s=0.9)
     async with FaultServer([serve(HI)]) as server:
         old, young = [await pool.send(origin_of(server), ask()) for _ in range(2)]
         await old.aclose()
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.5)
         await young.aclose()
         await left(server.peers[0])
         assert not server.peers[1].gone.is_set()
@@ -652,7 +653,7 @@ async def test_one_byte_of_an_answer_and_nothing_is_sent_again(pool: UpstreamPoo
 async def test_a_kept_connection_known_to_be_closed_is_not_tried(pool: UpstreamPool) -> None:
     async with FaultServer([read, send(HI)], [serve(HI)]) as server:
         await call(pool, server)
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         assert await call(pool, server, ask("POST")) == b"hi"
         assert server.connections == 2
 
@@ -689,7 +690,7 @@ async def test_an_upstream_that_does_not_read_holds_the_client_back(pool: Upstre
         await asyncio.sleep(0.3)
         taken = given
         assert taken < 16 * MiB  # what the kernel's buffers hold, and little more
-        await asyncio.sleep(0.1)
+        await settle(0.1)
         assert given == taken
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -727,7 +728,7 @@ async def test_an_early_answer_and_a_client_that_leaves_before_its_body_is_whole
     async with FaultServer([read_head, send(HI), hang], [serve(HI)]) as server:
         response = await pool.send(origin_of(server), ask_with(cut(), 1000))
         leave.set()
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         await response.aclose()
         await left(server.peers[0])
         assert await call(pool, server) == b"hi"
@@ -794,9 +795,9 @@ async def test_a_body_that_goes_on_after_the_upstream_has_left(pool: UpstreamPoo
     async with FaultServer([read_head, send(HI)]) as server:
         response = await pool.send(origin_of(server), ask_with(waiting()))
         assert await read_all(response) == b"hi"
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         go.set()
-        await asyncio.sleep(0.02)
+        await settle(0.02)
         await response.aclose()
 
 
@@ -851,8 +852,8 @@ async def test_silence_within_the_body(pool: UpstreamPool, said: bytes) -> None:
 
 async def test_an_upstream_that_is_slow_and_never_silent(pool: UpstreamPool) -> None:
     raw = reply(b"abcd")
-    async with FaultServer([read, pause(0.3), slices(raw, 8, 0.1), hang]) as server:
-        assert await call(pool, server, ask(idle_s=0.5)) == b"abcd"
+    async with FaultServer([read, pause(0.3), slices(raw, 4, 0.1), hang]) as server:
+        assert await call(pool, server, ask(idle_s=1)) == b"abcd"
 
 
 async def test_a_connection_is_kept_for_longer_than_an_upstream_may_be_silent(pool: UpstreamPool) -> None:
@@ -887,11 +888,11 @@ async def test_a_client_that_reads_slowly_is_no_silence_of_the_upstreams(pool: U
 async def test_a_client_that_sends_slowly_is_no_silence_of_the_upstreams(pool: UpstreamPool) -> None:
     async def slow() -> AsyncIterator[bytes]:
         yield b"x"
-        await asyncio.sleep(1)
+        await asyncio.sleep(1.5)
         yield b"y"
 
     async with FaultServer([read, pause(0.05), send(HI), hang]) as server:
-        assert await call(pool, server, replace(ask_with(slow()), idle_s=0.3)) == b"hi"
+        assert await call(pool, server, replace(ask_with(slow()), idle_s=1)) == b"hi"
 
 
 async def test_an_upstream_that_does_not_read_on_is_silent(pool: UpstreamPool) -> None:

@@ -36,6 +36,7 @@ from faults import (
     serve,
     slices,
 )
+from patience import settle, soon, within
 
 MiB: Final = 1 << 20
 CLIENT_SECRET: Final = "c1ient-secret"
@@ -48,6 +49,7 @@ SOURCE: Final = OAuthSource(
     client_secret=Secret(CLIENT_SECRET),
     scopes=("api:read", "offline_access"),
 )
+
 CURRENT: Final = TokenSet(3, Secret("old"), 0.0, 1.0, Secret(REFRESH))
 
 
@@ -279,21 +281,21 @@ async def test_a_request_that_left_and_a_reply_that_did_not_come(steps: list[Ste
 async def test_a_reply_that_takes_too_long(steps: list[Step]) -> None:
     async with FaultServer(steps) as server:
         source = replace(SOURCE, grant=Grant.REFRESH_TOKEN, token_endpoint=f"{server.url}/token")
-        async with token_source(source, reply_s=0.2) as adapter, asyncio.timeout(2):
+        async with token_source(source, reply_s=0.2) as adapter, within(2):
             failure = failed(await adapter.obtain(CURRENT), FailureKind.OUTCOME_UNKNOWN)
         assert "in time" in failure.reason
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
         assert server.connections == 1
 
 
 async def test_a_cancelled_request_closes_its_connection() -> None:
     async with FaultServer([read, hang]) as server:
         task = asyncio.create_task(obtain(server))
-        await asyncio.sleep(0.1)
+        await settle(0.1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
 
 
 def bomb(size: int) -> bytes:
@@ -321,7 +323,7 @@ async def test_a_huge_reply_is_cut_and_takes_no_memory(steps: Sequence[Step]) ->
         failure = failed(await obtain(server), FailureKind.TRANSIENT)
         assert peak() - before < 24 * MiB
         assert "no JSON object" in failure.reason
-        await asyncio.wait_for(server.peers[0].gone.wait(), 1)
+        await soon(server.peers[0].gone)
 
 
 async def test_a_reply_just_within_the_limit_is_read() -> None:

@@ -16,6 +16,7 @@ from bearerd.stores.memory import MemoryLock, MemoryStore
 from bearerd.tokens.manager import TokenManager
 from bearerd.tokens.refresh import RefreshProtocol
 from clocks import FakeClock
+from patience import settle, within
 
 DOWN = Failure(FailureKind.TRANSIENT, "the token endpoint cannot be reached")
 REJECTED = Failure(FailureKind.GRANT_REJECTED, "the token endpoint says invalid_grant")
@@ -364,7 +365,7 @@ class TestLoans:
     async def test_a_refused_loan_is_replaced_once_there_is_another(self, borrowing: Borrowing) -> None:
         await borrowing.manager.token()
         replay = asyncio.create_task(borrowing.manager.force_refresh(2))
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         assert not replay.done()
         borrowing.lender.token = borrowing.issue(3)
         assert (await replay).generation == 3
@@ -385,7 +386,7 @@ class TestLoans:
         assert borrowing.source.spent == ["r1"]
 
     async def test_the_end_of_the_process_does_not_wait_for_the_lock(self, borrowing: Borrowing) -> None:
-        async with asyncio.timeout(1):
+        async with within(1):
             await borrowing.manager.aclose()
 
 

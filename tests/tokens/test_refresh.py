@@ -15,6 +15,7 @@ from bearerd.errors import RefreshLockTimeout, StoreError, StoreUnwritable
 from bearerd.stores.memory import MemoryStore
 from bearerd.tokens.refresh import ENDING, LENDER_GONE, SAME_TOKEN, RefreshProtocol
 from clocks import FakeClock
+from patience import settle, within
 
 UNKNOWN = Failure(FailureKind.OUTCOME_UNKNOWN, "no reply")
 REJECTED = Failure(FailureKind.GRANT_REJECTED, "invalid_grant")
@@ -333,7 +334,7 @@ class TestLoans:
         async with journal.busy:
             assert await journal.run(urgent=True) == Borrowed(LENT)
         assert journal.steps == []
-        async with asyncio.timeout(1), journal.hold():
+        async with within(1), journal.hold():
             """The wait for the lock has been given up."""
 
     async def test_siblings_are_asked_again_and_again(self) -> None:
@@ -365,7 +366,7 @@ class TestLoans:
         await journal.store.save(replace(LENT, refresh_token=Secret("r2")))
         await journal.busy.acquire()
         running = asyncio.create_task(journal.run())
-        await asyncio.sleep(0.05)
+        await settle(0.05)
         journal.busy.release()
         assert await running == replace(LENT, refresh_token=Secret("r2"))
 
@@ -452,7 +453,7 @@ async def test_a_lock_that_is_never_had_puts_a_refresh_off_while_it_can_be(
 
 async def test_a_process_that_ends_does_not_wait_for_the_lock() -> None:
     journal = Journal()
-    async with journal.busy, asyncio.timeout(1):
+    async with journal.busy, within(1):
         running = asyncio.create_task(journal.run())
         await asyncio.sleep(0)
         journal.protocol.stop_waiting()
