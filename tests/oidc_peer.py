@@ -21,9 +21,9 @@ from urllib.parse import quote_plus
 import aiohttp
 
 FOLDER: Final = Path(__file__).parent / "peers" / "oidc"
-READY_S: Final = 30.0  # Node takes its time beside others
-STOP_S: Final = 5.0
-HTTP_S: Final = 10.0
+READY_S: Final = 60.0  # Node takes its time beside others
+STOP_S: Final = 20.0
+HTTP_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,11 @@ class OidcPeer:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs; negative where it had to be killed."""
+        return self._process.returncode
+
     async def __aenter__(self) -> Self:
         node = find_node()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed in _stop
@@ -248,7 +253,7 @@ class OidcPeer:
         return Log(requests, seen["grants_revoked"], seen["grants_revoked_by_reuse"])
 
     async def wait_for_requests(self, count: int) -> None:
-        """Until the token endpoint has seen so many, those it does not answer included; at most 10 s."""
+        """Until the token endpoint has seen so many, those it does not answer included; at most 30 s."""
         async with asyncio.timeout(HTTP_S):
             while len((await self.log()).requests) < count:  # noqa: ASYNC110  # it happens in another process
                 await asyncio.sleep(0.01)

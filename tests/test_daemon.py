@@ -29,6 +29,7 @@ from bearerd.errors import ConfigError, LoginRequired, TokenUnavailable
 from both_loops import LOOPS
 from daemons import RunningDaemon
 from faults import refused_port
+from patience import within
 from upstreams import ApiUpstream, accept_any_of
 
 ASYNCIO_ONLY = Path(__file__).parent / "asyncio_only"
@@ -220,7 +221,10 @@ class TestServing:
                 assert most == 1024
 
     async def test_stopping_lets_a_call_in_flight_finish(self) -> None:
+        asked = asyncio.Event()
+
         async def slowly(token: str) -> bool:
+            asked.set()
             await asyncio.sleep(0.5)
             return bool(token)
 
@@ -228,12 +232,15 @@ class TestServing:
             daemon = Daemon(configuration(STATIC, api.url))
             await daemon.start()
             call = asyncio.create_task(get(f"{daemon.addresses[0]}/x"))
-            await asyncio.sleep(0.2)
+            await asked.wait()
             await daemon.stop()
             assert (await call)[0] == 200
 
     async def test_stopping_takes_no_longer_than_it_says(self) -> None:
+        asked = asyncio.Event()
+
         async def never(token: str) -> bool:
+            asked.set()
             await asyncio.sleep(30)
             return bool(token)
 
@@ -241,8 +248,8 @@ class TestServing:
             daemon = Daemon(configuration(STATIC, api.url))
             await daemon.start()
             call = asyncio.create_task(get(f"{daemon.addresses[0]}/x"))
-            await asyncio.sleep(0.2)
-            async with asyncio.timeout(1.5):
+            await asked.wait()
+            async with within(1.5):
                 await daemon.stop(drain_s=1.0)
             with pytest.raises(aiohttp.ClientError):
                 await call
@@ -323,6 +330,15 @@ class TestLoop:
         assert ("/uvloop/" in loaded) is not plain
 
 
+async def listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    return True
+
+
 class TestProcess:
     async def test_sigterm_ends_it_with_status_0(self, tmp_path: Path) -> None:
         async with ApiUpstream(accept_any_of({"static-token"})) as api:
@@ -349,8 +365,9 @@ class TestProcess:
                     assert set(statuses) == {b"200", b"503", b""}
                     for _, writer in crowd:
                         writer.transport.abort()
-                    await asyncio.sleep(0.2)
-                    assert (await get(f"{daemon.url}/x"))[0] == 200
+                    async with asyncio.timeout(10):  # for another process to notice that they have left
+                        while (await get(f"{daemon.url}/x"))[0] != 200:  # noqa: ASYNC110
+                            await asyncio.sleep(0.1)
         assert daemon.log.count("connections.full") == 2
         assert "connections.fewer" in daemon.log
         assert "library.message" not in daemon.log
@@ -363,8 +380,11 @@ class TestProcess:
         assert '"connections": 5' in daemon.log
 
     async def test_a_second_signal_does_not_wait(self, tmp_path: Path) -> None:
+        asked = asyncio.Event()
+
         async def never(token: str) -> bool:
-            await asyncio.sleep(5)
+            asked.set()
+            await asyncio.sleep(30)
             return bool(token)
 
         async with ApiUpstream(never) as api:
@@ -372,9 +392,11 @@ class TestProcess:
             daemon = RunningDaemon(tmp_path, toml)
             await daemon.__aenter__()
             call = asyncio.create_task(get(f"{daemon.url}/x"))
-            await asyncio.sleep(0.3)
+            await asked.wait()
             os.kill(daemon.pid, signal.SIGTERM)
-            await asyncio.sleep(0.3)
+            async with asyncio.timeout(10):
+                while await listens(daemon.port):  # noqa: ASYNC110  # another process, until it has the first
+                    await asyncio.sleep(0.02)
             assert not call.done()
             os.kill(daemon.pid, signal.SIGTERM)
             assert await daemon._process.wait() == -signal.SIGTERM

@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import statistics
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -127,7 +128,7 @@ async def test_a_thousand_calls_on_a_cold_start_cost_one_token_request(
             async with http.get(f"{daemon.url}/x") as response:
                 assert response.status == 503
             await peer.pause(Pause.NONE)
-            assert await recovered(http, daemon, within_s=30) < 30
+            (await recovered(http, daemon)).check()
         assert len((await peer.log()).requests) == 1
 
     async with OidcPeer() as peer, ApiUpstream(peer.introspect) as api:
@@ -138,7 +139,7 @@ async def test_a_thousand_calls_on_a_cold_start_cost_one_token_request(
 
 
 class Promptness:
-    """How long refusals take. A busy machine may hold up one in a hundred; none may wait by rule."""
+    """How long refusals take. A busy machine holds up some; none may wait by rule, as for a token, which takes 10 s."""
 
     def __init__(self) -> None:
         self._took_s: list[float] = []
@@ -147,57 +148,80 @@ class Promptness:
         self._took_s.append(seconds)
 
     def check(self) -> None:
+        """Wherever this runs; there may have been none."""
+        assert statistics.median(self._took_s or [0.0]) < 0.05
+        assert max(self._took_s, default=0.0) < 5
+
+    def check_each(self) -> None:
+        """On a machine with nothing else to do."""
         slow = [seconds for seconds in self._took_s if seconds >= 0.05]
         assert len(slow) <= max(1, len(self._took_s) // 100), slow
         assert all(seconds < 1.0 for seconds in slow)
 
 
-async def recovered(http: aiohttp.ClientSession, daemon: RunningDaemon, within_s: float) -> float:
-    """Seconds until a call succeeds; each call before is refused at once with a time to come again."""
-    started = time.monotonic()
+async def recovered(http: aiohttp.ClientSession, daemon: RunningDaemon) -> Promptness:
+    """Returns when a call succeeds; each call before is refused at once with a time to come again.
+
+    The attempts are at most 30 s apart. What it takes the machine to notice is its own.
+    """
     refusals = Promptness()
-    while time.monotonic() < started + within_s:
-        called = time.monotonic()
-        async with http.get(f"{daemon.url}/x") as response:
-            await response.read()
-        if response.status == 200:
-            break
-        assert response.status == 503
-        assert 1 <= int(response.headers["Retry-After"]) <= 30
-        refusals.add(time.monotonic() - called)
-        await asyncio.sleep(0.1)
-    refusals.check()
-    return time.monotonic() - started
+    async with asyncio.timeout(30 + 10):
+        while True:
+            called = time.monotonic()
+            async with http.get(f"{daemon.url}/x") as response:
+                await response.read()
+            if response.status == 200:
+                return refusals
+            assert response.status == 503
+            assert 1 <= int(response.headers["Retry-After"]) <= 30
+            refusals.add(time.monotonic() - called)
+            await asyncio.sleep(0.1)
 
 
-async def test_ten_lifetimes_without_a_token_endpoint(tmp_path: Path, http: aiohttp.ClientSession) -> None:
-    """200 until the token expires, then 503 within 50 ms each, then 200 within 30 s; no restart."""
+async def lack_a_token_endpoint(folder: Path, http: aiohttp.ClientSession) -> tuple[Promptness, Promptness]:
+    """For ten lifetimes: 200 until the token expires, then 503, then 200 within 30 s; no restart.
+
+    Returns how long the refusals took in that time, and after it.
+    """
     lifetime_s = 5
     async with OidcPeer(access_token_s=lifetime_s) as peer, ApiUpstream(peer.introspect) as api:
         toml = account("service", peer, BASIC_CLIENT) + route("/", api, "service")
-        async with RunningDaemon(tmp_path, toml) as daemon:
+        async with RunningDaemon(folder, toml) as daemon:
             assert await statuses(http, f"{daemon.url}/x", 1) == {200: 1}
+            received_by = time.time()
             await peer.pause(Pause.REFUSE)
-            stopped = time.time()
             issued = (await peer.log()).requests[-1]
             assert issued.expires_at is not None
             refusals = Promptness()
-            outcomes: list[tuple[float, int]] = []
-            while time.time() < stopped + 10 * lifetime_s:
-                called = time.monotonic()
+            outcomes: list[tuple[float, float, int]] = []
+            while time.time() < received_by + 10 * lifetime_s:
+                began, called = time.time(), time.monotonic()
                 async with http.get(f"{daemon.url}/x") as response:
                     await response.read()
                 if response.status == 503:
                     assert 1 <= int(response.headers["Retry-After"]) <= 30
                     refusals.add(time.monotonic() - called)
-                outcomes.append((time.time(), response.status))
+                outcomes.append((began, time.time(), response.status))
                 await asyncio.sleep(0.05)
             # The server's own expiry is in whole seconds, ours up to one second later.
-            assert {status for at, status in outcomes if at < issued.expires_at} == {200}
-            assert {status for at, status in outcomes if at > issued.at + lifetime_s + 0.2} == {503}
-            refusals.check()
+            assert {status for _, ended, status in outcomes if ended < issued.expires_at} == {200}
+            assert {status for began, _, status in outcomes if began > received_by + lifetime_s} == {503}
             await peer.pause(Pause.NONE)
-            assert await recovered(http, daemon, within_s=30) < 30
+            return refusals, await recovered(http, daemon)
+
+
+async def test_ten_lifetimes_without_a_token_endpoint(tmp_path: Path, http: aiohttp.ClientSession) -> None:
+    for refusals in await lack_a_token_endpoint(tmp_path, http):
+        refusals.check()
+
+
+@pytest.mark.soak
+async def test_each_call_without_a_token_endpoint_is_refused_at_once(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    """Within 50 ms."""
+    for refusals in await lack_a_token_endpoint(tmp_path, http):
+        refusals.check_each()
 
 
 class HoldsBack:

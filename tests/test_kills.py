@@ -27,6 +27,9 @@ from oidc_peer import BASIC_CLIENT, OidcPeer, Pause
 
 SCENARIOS: Final = ("first", "due")  # there is no token yet; there is one, which has expired
 OWN_S: Final = 1.0  # for what the next process does, beyond what every process of its kind takes to start
+BUSY_S: Final = (
+    8.0  # the same where others use the machine: less than any wait of ours, which is 10 s or 30 s
+)
 VICTIM: Final = """
 import sys
 from bearerd import failpoints
@@ -143,7 +146,7 @@ async def kill_at(point: Point, scenario: str, folder: Path, peer: OidcPeer) -> 
 async def look(login: Login, point: Point, scenario: str) -> None:
     """Nothing is torn and nothing is locked."""
     store, lock = login.open()
-    async with asyncio.timeout(0.5), lock.hold():
+    async with asyncio.timeout(BUSY_S), lock.hold():
         found = await store.load()
     generation = None if found is None else found.generation
     old, new = (1, 2) if scenario == "due" else (None, 1)
@@ -153,10 +156,10 @@ async def look(login: Login, point: Point, scenario: str) -> None:
     assert login.endings() == expected
 
 
-async def judge(point: Point, following: Ended, peer: OidcPeer) -> str:
+async def judge(point: Point, following: Ended, peer: OidcPeer, own_s: float = BUSY_S) -> str:
     """What became of the login: it goes on, or a new one is asked for where that cannot be helped; soon in any case."""
-    if following.duration_s > OWN_S:
-        assert following.duration_s - await start_s() < OWN_S
+    if following.duration_s > own_s:
+        assert following.duration_s - await start_s() < own_s
     if following.status == 0:
         assert await peer.introspect(following.out)
         assert following.err == ""
@@ -187,11 +190,9 @@ async def test_the_next_process_goes_on(point: Point, scenario: str, tmp_path: P
             assert await judge(point, await login.token(), peer) == "token"
 
 
-@pytest.mark.alone
-async def test_who_waits_for_the_lock_goes_on_at_once(tmp_path: Path) -> None:
-    """The holder is killed from outside while it waits for a reply; the server had done nothing yet."""
+async def kill_the_holder(folder: Path, at_once_s: float) -> None:
     async with OidcPeer() as peer:
-        login = Login(tmp_path / "login", peer, await peer.mint_refresh_token())
+        login = Login(folder / "login", peer, await peer.mint_refresh_token())
         await peer.pause(Pause.HANG)
         words = ("-m", "bearerd", "token", "login", "-c", str(login.file))
         holder = await asyncio.create_subprocess_exec(
@@ -199,16 +200,30 @@ async def test_who_waits_for_the_lock_goes_on_at_once(tmp_path: Path) -> None:
         )
         await peer.wait_for_requests(1)
         waiting = asyncio.create_task(login.token())
-        await asyncio.sleep(2)  # it is at the lock by then
+        await start_s()  # it has started by then, too,
+        await asyncio.sleep(2)  # and is at the lock
         assert not waiting.done()
         await peer.pause(Pause.NONE)
         killed_at = time.monotonic()
         holder.kill()
         following = await waiting
-        assert time.monotonic() - killed_at < 1.0
+        assert time.monotonic() - killed_at < at_once_s
         assert following.status == 0
         assert await peer.introspect(following.out)
         assert await holder.wait() == -signal.SIGKILL
+
+
+@pytest.mark.alone
+async def test_who_waits_for_the_lock_goes_on_at_once(tmp_path: Path) -> None:
+    """The holder is killed from outside while it waits for a reply; the server had done nothing yet."""
+    await kill_the_holder(tmp_path, BUSY_S)
+
+
+@pytest.mark.soak
+async def test_who_waits_for_the_lock_goes_on_within_a_second(tmp_path: Path) -> None:
+    for number in range(10):
+        (tmp_path / str(number)).mkdir()
+        await kill_the_holder(tmp_path / str(number), OWN_S)
 
 
 @pytest.mark.soak
@@ -222,7 +237,7 @@ async def test_a_hundred_times_each(tmp_path: Path) -> None:
             for point, number in product(POINTS, range(50)):
                 folder = tmp_path / f"{part}-{point.name}-{number}"
                 _, following = await kill_at(point, scenario, folder, peer)
-                outcomes[point.name, await judge(point, following, peer)] += 1
+                outcomes[point.name, await judge(point, following, peer, OWN_S)] += 1
                 longest[point.name] = max(longest.get(point.name, 0), following.duration_s)
 
         await asyncio.gather(work(one, "one", "first"), work(other, "other", "due"))

@@ -198,14 +198,14 @@ def test_forms_are_found_in_a_page() -> None:
 
 
 async def test_lifetimes_are_honoured() -> None:
-    async with OidcPeer(access_token_s=2, refresh_token_s=3) as peer:
-        began_at = time.time()
+    async with OidcPeer(access_token_s=3, refresh_token_s=5) as peer:
         reply = await peer.refresh(BASIC_CLIENT, await peer.mint_refresh_token())
-        assert reply.body["expires_in"] == 2
+        issued_by = time.time()
+        assert reply.body["expires_in"] == 3
         assert await peer.introspect(reply.access_token)
-        await asyncio.sleep(began_at + 2.1 - time.time())
+        await asyncio.sleep(issued_by + 3.1 - time.time())
         assert not await peer.introspect(reply.access_token)
-        await asyncio.sleep(began_at + 3.1 - time.time())
+        await asyncio.sleep(issued_by + 5.1 - time.time())
         expired = await peer.refresh(BASIC_CLIENT, reply.refresh_token)
         assert expired.body["error"] == "invalid_grant"
         assert (await peer.log()).grants_revoked == 0
@@ -291,8 +291,7 @@ async def test_nothing_is_left_running(mode: Pause) -> None:
         if mode is Pause.HANG:
             hanging = asyncio.create_task(peer.request_token(BASIC_CLIENT, grant_type="client_credentials"))
             await peer.wait_for_requests(1)
-        began_at = time.monotonic()
-    assert time.monotonic() - began_at < 4
+    assert peer.exit_status == 0, "it has ended by itself"
     if hanging is not None:
         await asyncio.gather(hanging, return_exceptions=True)
     assert not is_running(pid)
@@ -318,7 +317,7 @@ def test_the_server_does_not_outlive_a_test_run_that_is_killed() -> None:
     run = [sys.executable, "-c", KILLED_INSIDE]
     killed = subprocess.run(run, cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=False)
     pid = int(killed.stdout)
-    for _ in range(250):
+    for _ in range(1000):
         if not is_running(pid):
             break
         time.sleep(0.02)

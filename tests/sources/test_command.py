@@ -40,7 +40,7 @@ def reason(outcome: Granted | Failure) -> str:
 
 async def wait_for_pids(file: Path, count: int) -> list[int]:
     """The process ids that a script has written to `file`, one a line."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not file.exists() or len(file.read_text().split()) < count:  # noqa: ASYNC110  # another process writes
             await asyncio.sleep(0.01)
     return [int(pid) for pid in file.read_text().split()]
@@ -56,7 +56,7 @@ def runs(pid: int) -> bool:
 
 
 async def ended(*pids: int) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         while any(runs(pid) for pid in pids):  # noqa: ASYNC110  # nobody tells of grandchildren
             await asyncio.sleep(0.01)
 
@@ -155,7 +155,7 @@ async def test_a_flood_of_error_output_holds_nobody_up() -> None:
 async def test_too_much_output_ends_it_at_once(script: str) -> None:
     started_at = time.monotonic()
     assert "printed more than 1 MiB" in reason(await shell(script))
-    assert time.monotonic() - started_at < 3
+    assert time.monotonic() - started_at < 10
 
 
 async def test_a_mebibyte_is_not_too_much() -> None:
@@ -170,10 +170,10 @@ async def test_a_mebibyte_is_not_too_much() -> None:
 async def test_a_program_that_does_not_end_is_killed_with_all_it_started(tmp_path: Path, last: str) -> None:
     pids = tmp_path / "pids"
     script = f"(sleep 60 & echo $! >>{pids}; wait) & echo $$ >>{pids}; echo the-token; {last}"
-    task = asyncio.create_task(shell(script, timeout_s=0.4))
+    task = asyncio.create_task(shell(script, timeout_s=2))
     found = await wait_for_pids(pids, 2)
     assert all(runs(pid) for pid in found)
-    assert "did not finish within 0.4 s" in reason(await task)
+    assert "did not finish within 2 s" in reason(await task)
     await ended(*found)
 
 
@@ -193,7 +193,7 @@ async def test_what_a_program_that_ended_leaves_behind_is_left_alone(tmp_path: P
 @pytest.mark.parametrize(
     ("last", "expected"),
     [
-        ("sleep 60", Failure(FailureKind.TRANSIENT, "the command did not finish within 0.4 s")),
+        ("sleep 60", Failure(FailureKind.TRANSIENT, "the command did not finish within 2 s")),
         ("true", Granted(Secret("the-token"))),
     ],
 )
@@ -204,8 +204,8 @@ async def test_a_process_that_left_the_group_with_the_output_open_holds_nobody_u
     pids = tmp_path / "pids"
     started_at = time.monotonic()
     script = f"setsid sh -c 'echo $$ >{pids}; exec sleep 20' & echo the-token; {last}"
-    outcome = await shell(script, timeout_s=0.4)
-    assert time.monotonic() - started_at < 3
+    outcome = await shell(script, timeout_s=2)
+    assert time.monotonic() - started_at < 15
     assert outcome == expected
     for pid in await wait_for_pids(pids, 1):
         os.kill(pid, signal.SIGKILL)

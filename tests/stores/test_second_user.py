@@ -189,7 +189,7 @@ class TestThereFirst:
         for name in (f"{WORK.stem}.lock", "key.lock", "vault.lock"):
             assert as_nobody(made, shared / name) == 0
         await vault.store.save(FIRST)
-        async with asyncio.timeout(1), vault.lock.hold():
+        async with asyncio.timeout(10), vault.lock.hold():
             assert await vault.store.load() == FIRST
 
     @pytest.mark.parametrize("ending", [".vault", ".next", ".lock"])
