@@ -18,6 +18,7 @@ _PATTERNS: Final = (
     re.compile(r"(?i)(\b(?:bearer|basic|dpop)(?:\s+|%20))[A-Za-z0-9._~+/=|:-]{6,}"),
     re.compile(r"(?i)(\btoken(?:\s+|%20))(?=[a-z._~+/=|:-]*[0-9])[A-Za-z0-9._~+/=|:-]{6,}"),
     re.compile(r"(://)[^/\s@\"']+(?=@)"),
+    re.compile(r"(bearerd_)[0-9a-f]{64}"),
     re.compile(r"((?<![A-Za-z0-9]))eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*"),
 )
 # What every match of a pattern has in it, lower case. Most texts have none of it, and searching for these is cheap.
@@ -32,7 +33,7 @@ _TRACES: Final = (
     "state=",
     "cookie",
     "authorization",
-    "bearer",
+    "bearer",  # and bearerd_
     "basic",
     "dpop",
     "://",

@@ -118,7 +118,7 @@ class VaultFolder:
         """The folder itself, made if it is missing. Raises StoreError where it is not ours to use."""
         try:
             self._check_way()
-            if _make_folders(self._path):
+            if make_folders(self._path):
                 self._check_way()  # another user may have been faster
             folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as exc:
@@ -164,7 +164,7 @@ class VaultFolder:
         )
 
 
-def _make_folders(path: Path) -> bool:
+def make_folders(path: Path) -> bool:
     """Make those that are missing, for us alone: pathlib leaves all but the last to the umask. True if any were."""
     missing = list(takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
     for folder in reversed(missing):
