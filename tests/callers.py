@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from bearerd.core.accounts import Account, CommandSource, Source, StaticSource
-from bearerd.core.configuration import Configuration, Limits, Listen
+from bearerd.core.configuration import Configuration, Keys, Limits, Listen
 from bearerd.core.field_rules import DEFAULT_RULES, FieldRules
 from bearerd.core.redaction import Secret
 from bearerd.core.rules import Rules
@@ -42,6 +42,7 @@ async def running(
     retry_statuses: frozenset[int] = frozenset({401}),
     disk_spool: bool = False,
     expect_continue: bool = True,
+    keys: Keys | None = None,
 ) -> AsyncIterator[Daemon]:
     """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
     routes = [
@@ -65,6 +66,7 @@ async def running(
             routes=sort_routes(routes),
             listen=Listen(hosts=("127.0.0.1",), port=0, allowed_origins=origins),
             limits=limits or Limits(),
+            keys=keys or Keys(),
         )
     )
     await daemon.start()

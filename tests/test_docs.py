@@ -30,6 +30,7 @@ EXAMPLE = (PROJECT / "config" / "bearerd.toml").read_text(encoding="utf-8")
 
 HEADINGS = {
     "listen": "[listen]",
+    "keys": "[keys]",
     "accounts": "[accounts.NAME]",
     "routes": '[routes."/prefix/"]',
     "limits": "[limits]",

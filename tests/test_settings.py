@@ -20,7 +20,7 @@ from bearerd.core.accounts import (
     OAuthSource,
     StaticSource,
 )
-from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
+from bearerd.core.configuration import Configuration, Keys, Limits, Listen, Logging, Store
 from bearerd.core.field_rules import DEFAULT_RULES, Credential, FieldRules, build_field_rules
 from bearerd.core.redaction import MASK, Secret
 from bearerd.core.rules import build_rules
@@ -51,6 +51,7 @@ issuer = "https://login.example.com"
 client_id = "cli"
 refresh_token = "r3fresh"
 """
+DEFAULT_KEYS = Keys(file=str(Path(user_data_dir("bearerd", appauthor=False), "client-keys.json")))
 VAULT = str(Path(user_data_dir("bearerd", appauthor=False), "vault"))
 NOTHING: Mapping[str, str] = {}
 
@@ -96,6 +97,7 @@ def test_the_least_configuration(folder: Path) -> None:
         limits=Limits(),
         store=Store(path=VAULT),
         log=Logging(),
+        keys=DEFAULT_KEYS,
     )
 
 
@@ -1147,13 +1149,71 @@ def test_a_bad_file_is_one_line(folder: Path, text: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["0.0.0.0", "10.0.0.1", "localhost", "::", "::1%lo", "::ffff:127.0.0.1", "::ffff:7f00:1", ""]
+    "host", ["localhost", "::1%lo", "::ffff:127.0.0.1", "::ffff:7f00:1", "224.0.0.1", "ff02::1", ""]
 )
-def test_only_loopback_is_listened_on(folder: Path, host: str) -> None:
-    assert refuse(folder, STATIC + ROOT + f'[listen]\nhosts = ["{host}"]\n') == (
-        f"listen.hosts[0]: '{host}' is not a loopback address; bearerd listens on loopback only, "
-        "use 127.0.0.1 or ::1"
+def test_only_plain_addresses_are_listened_on(folder: Path, host: str) -> None:
+    for remote in ("", "remote = true\n"):
+        assert refuse(folder, STATIC + ROOT + f'[listen]\nhosts = ["{host}"]\n{remote}') == (
+            f"listen.hosts[0]: '{host}' is not an address to listen on; use 127.0.0.1 or ::1"
+        )
+
+
+REMOTE = ["0.0.0.0", "10.0.0.1", "::", "fe80::1", "128.0.0.1"]
+
+
+@pytest.mark.parametrize("host", REMOTE)
+def test_only_loopback_is_listened_on_by_itself(folder: Path, host: str) -> None:
+    line = (
+        f"listen.hosts: '{host}' is not a loopback address, so other machines could connect; use 127.0.0.1 or ::1, "
+        "or set listen.remote = true and make client keys with: bearerd key create"
     )
+    for more in ("", "remote = false\n", '[keys]\nuse = "required"\n'):
+        text = STATIC + ROOT + f'[listen]\nhosts = ["127.0.0.1", "{host}"]\n{more}'
+        assert refuse(folder, text) == line
+
+
+@pytest.mark.parametrize("host", REMOTE)
+@pytest.mark.parametrize("use", ["off", "optional"])
+def test_other_machines_need_keys(folder: Path, host: str, use: str) -> None:
+    text = STATIC + ROOT + f'[listen]\nhosts = ["{host}"]\nremote = true\n'
+    assert refuse(folder, text + f'[keys]\nuse = "{use}"\n') == (
+        f'keys.use: is "{use}", and listen.hosts lets other machines connect; make it "required"'
+    )
+    loaded = read(folder, text)
+    assert loaded.configuration.keys.use == "required"
+    assert loaded.configuration.listen.remote_hosts == (host,)
+    (warning,) = loaded.warnings
+    assert warning.startswith(f"listen.hosts: {host} is reached by plain http, which shows client keys")
+    assert warning.endswith("; have TLS in front of it")
+
+
+def test_keys(folder: Path) -> None:
+    found = configure(
+        folder,
+        STATIC + ROOT + '[keys]\nuse = "optional"\nfile = "k.json"\nfields = ["X-Goog-Api-Key", "api-key"]\n',
+    )
+    assert found.keys == Keys("optional", str(folder / "k.json"), ("X-Goog-Api-Key", "api-key"))
+    assert configure(folder, STATIC + ROOT + "[listen]\nremote = true\n").keys == DEFAULT_KEYS
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('use = "on"', "keys.use: is not one of off, optional, required; choose one of them"),
+        (
+            'fields = ["Authorization"]',
+            "keys.fields[0]: Authorization may always have a client key in it; take it out",
+        ),
+        (
+            'fields = ["X-A", "Cookie"]',
+            "keys.fields[1]: Cookie is not for this; take it out, and see cookies of the route",
+        ),
+        ('fields = ["Host"]', "keys.fields[0]: Host is bearerd's own to make or to drop; take it out"),
+        ('headers = ["X-A"]', "keys.headers: unknown setting; it belongs in [routes.NAME]"),
+    ],
+)
+def test_bad_client_keys(folder: Path, line: str, problem: str) -> None:
+    assert refuse(folder, STATIC + ROOT + f"[keys]\n{line}\n") == problem
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -30,10 +31,16 @@ from bearerd.control.socket import ControlSocket
 from bearerd.control.status import build_status
 from bearerd.control.terminal import TerminalLogins
 from bearerd.core.accounts import Account
-from bearerd.core.configuration import Configuration, Listen
+from bearerd.core.configuration import Configuration, Keys, Listen
+from bearerd.core.field_rules import canonical
+from bearerd.core.guard import Head
+from bearerd.core.keyed_guard import Policy
 from bearerd.core.limits import allowed_connections
+from bearerd.core.problems import Problem
 from bearerd.core.reach import Reach, build_reach
-from bearerd.errors import CannotListen, ConfigError
+from bearerd.core.redirects import own_address
+from bearerd.doorkeeper import Doorkeeper
+from bearerd.errors import CannotListen, ConfigError, StoreError
 from bearerd.forward.handler import Forwarder
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.spool import Disk, SpoolBudget
@@ -44,6 +51,7 @@ from bearerd.listening import accept_from, open_sockets
 from bearerd.logs import frames
 from bearerd.places import spool_folder
 from bearerd.ports import Clock
+from bearerd.stores.client_keys import ClientKeyFile, KeyRing
 from bearerd.tokens.logins import Logins
 from bearerd.tokens.manager import TokenManager
 
@@ -86,7 +94,8 @@ class Daemon:
         return tuple(f"http://{_host(listening)}" for server in self._servers for listening in server.sockets)
 
     async def start(self) -> None:
-        """Raises ConfigError where an address cannot be listened on or led back to; nothing runs then."""
+        """Raises ConfigError where an address cannot be listened on or led back to, or nobody could call; nothing runs then."""
+        check_keys(self._configuration.keys)
         self._pool = await open_pool(self._configuration)
         sockets = listen(self._configuration.listen)
         self.port = sockets[0].getsockname()[1]
@@ -204,7 +213,36 @@ class Daemon:
                 name, self._managers[name].state, reach.mend_url(name)
             ),
         )
-        return Front(reach.guard, forwarder, Pages(self.status, self._browsers))
+        return Front(reach.guard, forwarder, Pages(self.status, self._browsers), self._build_judge(reach))
+
+    def _build_judge(self, reach: Reach) -> Callable[[Head], Problem | None] | None:
+        """What lets clients in by their keys, where they have any."""
+        keys = self._configuration.keys
+        if keys.use == "off":
+            return None
+        policy = Policy(
+            reach.guard,
+            self._configuration.routes,
+            carriers=frozenset(canonical(name.encode("ascii")) for name in keys.fields),
+        )
+        return Doorkeeper(policy, KeyRing(ClientKeyFile(Path(keys.file)), self._keys_unusable))
+
+    def _keys_unusable(self, reason: str) -> None:
+        self._log.error("keys.unusable", reason=reason)
+
+
+def check_keys(settings: Keys) -> None:
+    """Raises ConfigError for keys that cannot be used, and where one is needed and there is none."""
+    if settings.use == "off":
+        return
+    try:
+        keys = ClientKeyFile(Path(settings.file)).load()
+    except StoreError as problem:
+        raise ConfigError(f"keys.file: {problem}") from None
+    if settings.use == "required" and not keys:
+        raise ConfigError(
+            f'keys.use: is "required", and there is no key in {settings.file}; make one with: bearerd key create NAME'
+        )
 
 
 def listen(settings: Listen) -> list[socket.socket]:
@@ -229,6 +267,7 @@ _CURES: Final = {
 
 def _host(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
+    host = own_address(host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

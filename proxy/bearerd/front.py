@@ -1,7 +1,9 @@
 """The first to see a request: guard, then a page of our own or a call to forward."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, cast
 
 import structlog
@@ -27,8 +29,16 @@ _DEFECT: Final = Problem(
 class Front:
     """Answers every request, and knows when none is under way."""
 
-    def __init__(self, guard: Guard, forwarder: Forwarder, pages: Pages) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        forwarder: Forwarder,
+        pages: Pages,
+        judge: Callable[[Head], Problem | None] | None = None,
+    ) -> None:
+        """`judge` says why a request is refused, if it is; without one it is the guard alone that does."""
         self._guard = guard
+        self._judge = judge or partial(refuse, guard)
         self._forwarder = forwarder
         self._pages = pages
         self._in_flight = 0
@@ -48,7 +58,7 @@ class Front:
         """Forward a request at once, if that can be."""
         try:
             head = read_head(message, message.path, self._guard)
-            if refuse(self._guard, head) is not None or is_own(self._guard, head.target):
+            if self._judge(head) is not None or is_own(self._guard, head.target):
                 return None
             call = self._forwarder.begin(caller, head, payload)
         except Exception:  # noqa: BLE001  # a defect is met again, and answered, as an ordinary call
@@ -72,10 +82,13 @@ class Front:
             self._end()
 
     async def _answer(self, request: web.BaseRequest, begun: DirectCall | None) -> web.StreamResponse:
-        head = read_head(request, request.raw_path, self._guard)
-        problem = refuse(self._guard, head)
-        if problem is not None:
-            return cast(web.StreamResponse, self._refused(request, head, problem))
+        if begun is not None:
+            head = begun.head  # it was let in already, whatever has become of its key since
+        else:
+            head = read_head(request, request.raw_path, self._guard)
+            problem = self._judge(head)
+            if problem is not None:
+                return cast(web.StreamResponse, self._refused(request, head, problem))
         try:
             if is_own(self._guard, head.target):
                 page = await self._pages.answer(request, head)

@@ -13,7 +13,7 @@ from bearerd.errors import BearerdError, ConfigError, LoginRequired
 
 COMMANDS: Final = (
     *("run", "demo", "login", "logout", "token", "refresh", "status"),
-    *("exec", "init", "config", "doctor", "store"),
+    *("exec", "init", "config", "doctor", "key", "store"),
 )
 """Modules of this package, each with a click command named `command`."""
 

@@ -1,6 +1,7 @@
 """The effective configuration, as plain values. `bearerd.settings` builds it."""
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from bearerd.core.accounts import Account
 from bearerd.core.redaction import Secret
@@ -11,7 +12,7 @@ DEFAULT_PORT = 6750  # the number of the RFC that defines Bearer tokens
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where clients connect. `hosts` are literal loopback addresses; port 0 lets the system choose.
+    """Where clients connect. `hosts` are literal addresses; port 0 lets the system choose.
 
     `public_url` is what a browser reaches this daemon by, where that is another address: a container's published port.
     """
@@ -21,6 +22,23 @@ class Listen:
     allowed_hosts: frozenset[str] = frozenset()  # further `Host` values, exact and lower case
     public_url: str | None = None  # an origin, no path
     allowed_origins: frozenset[str] = frozenset()  # of pages elsewhere that may make calls
+
+    @property
+    def remote_hosts(self) -> tuple[str, ...]:
+        """Those of `hosts` by which other machines can connect."""
+        return tuple(host for host in self.hosts if not ip_address(host).is_loopback)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Whether clients have keys: `use` is off, optional or required. `file` holds what they are held against.
+
+    `fields` are those that a key may come in, beside Authorization.
+    """
+
+    use: str = "off"
+    file: str = ""
+    fields: tuple[str, ...] = ("X-Api-Key",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +96,7 @@ class Configuration:
     accounts: dict[str, Account]
     routes: tuple[Route, ...]
     listen: Listen = field(default_factory=Listen)
+    keys: Keys = field(default_factory=Keys)
     limits: Limits = field(default_factory=Limits)
     store: Store = field(default_factory=Store)
     log: Logging = field(default_factory=Logging)

@@ -23,11 +23,12 @@ _NEVER: Final = frozenset({b"CONNECT", b"TRACE"})
 def grant(guard: Guard, head: Head) -> RawFields:
     """The fields of whatever answers this request. No page of another origin reads what is under ``/-/``.
 
-    Credentials of the browser's are not granted: a page cannot spend cookies that others have left here.
+    Credentials of the browser's are not granted: a page cannot spend cookies that others have left here, nor a key that
+    a person has typed into the browser.
     """
-    if not guard.foreign or is_own(guard, head.target):
+    if not (guard.foreign or guard.keyed) or is_own(guard, head.target):
         return ()
-    origin = foreign_origin(guard, head)
+    origin = _reader(guard, head)
     if origin is None:
         return (_VARY,)
     return (b"Access-Control-Allow-Origin", origin), (b"Access-Control-Expose-Headers", b"*"), _VARY
@@ -39,7 +40,7 @@ def preflight(guard: Guard, head: Head) -> RawFields | None:
     Method and fields are those that it asks for: which of them make sense is for the upstream to say.
     """
     asked = head.get(b"access-control-request-method")
-    if head.method != "OPTIONS" or asked is None or foreign_origin(guard, head) is None:
+    if head.method != "OPTIONS" or asked is None or _reader(guard, head) is None:
         return None
     names = b", ".join(head.every(b"access-control-request-headers"))
     fields = list(grant(guard, head))
@@ -50,3 +51,12 @@ def preflight(guard: Guard, head: Head) -> RawFields | None:
     if head.get(b"access-control-request-private-network") == b"true":
         fields.append((b"Access-Control-Allow-Private-Network", b"true"))
     return (*fields, _MAX_AGE)
+
+
+def _reader(guard: Guard, head: Head) -> bytes | None:
+    """The origin of another page that may read the answer: any, where calls are made with keys of their own."""
+    origin = foreign_origin(guard, head)
+    if origin is not None or not guard.keyed:
+        return origin
+    origins = head.every(b"origin")
+    return origins[0] if len(origins) == 1 and origins[0] not in guard.origins else None

@@ -22,7 +22,7 @@ class Guard:
     """What this daemon answers to: exact `Host` values, the origins of its own pages, its Via pseudonym.
 
     `callbacks` are raw paths where logins come back to, other than those under the control prefix. `foreign` are origins
-    of other pages that may make calls.
+    of other pages that may make calls. `keyed` says that no call is made without a client's key, whoever's page makes it.
     """
 
     authorities: frozenset[bytes]
@@ -30,15 +30,17 @@ class Guard:
     pseudonym: bytes
     callbacks: frozenset[bytes] = frozenset()
     foreign: frozenset[bytes] = frozenset()
+    keyed: bool = False
 
 
 class Head(Fields):
     """The head of a request as it was read: method, target and fields in raw bytes, version as a pair.
 
-    `grant` are fields that whatever answers it has beside its own (`cors.grant`).
+    `grant` are fields that whatever answers it has beside its own (`cors.grant`). `key` is the name of the client's key, if
+    it has shown one.
     """
 
-    __slots__ = ("grant", "method", "target", "version")
+    __slots__ = ("grant", "key", "method", "target", "version")
 
     def __init__(self, method: str, target: bytes, version: tuple[int, int], fields: RawFields) -> None:
         super().__init__(fields)
@@ -46,6 +48,12 @@ class Head(Fields):
         self.target = target
         self.version = version
         self.grant: RawFields = ()
+        self.key: str | None = None
+
+    def become(self, fields: RawFields, key: str | None) -> None:
+        """What it is without the keys that were in it, and whose call it is."""
+        super().__init__(fields)
+        self.key = key
 
 
 def build_guard(
@@ -54,6 +62,8 @@ def build_guard(
     pseudonym: str,
     public_url: str | None = None,
     allowed_origins: Iterable[str] = (),
+    *,
+    keyed: bool = False,
 ) -> Guard:
     """The guard of a daemon on `port`. Port 80 is the one a client may leave out (RFC 9110 section 4.2.1).
 
@@ -70,6 +80,7 @@ def build_guard(
         frozenset(origin.encode() for origin in origins),
         pseudonym.encode(),
         foreign=frozenset(origin.encode() for origin in allowed_origins if origin not in origins),
+        keyed=keyed,
     )
 
 
@@ -107,20 +118,27 @@ def origin_form(guard: Guard, target: bytes) -> bytes:
     return target
 
 
-def refuse(guard: Guard, head: Head) -> Problem | None:
-    """The problem with a request, or None for one that may go on. The first rule that speaks decides."""
+def refuse(guard: Guard, head: Head, *, vouched: bool = False) -> Problem | None:
+    """The problem with a request, or None for one that may go on. The first rule that speaks decides.
+
+    `vouched` says that it does not matter whose page has sent it.
+    """
     return (
         _refuse_method(head)
         or (HEAD_TOO_LARGE if head.size > HEAD_LIMIT else None)
         or _refuse_target(head)
         or _refuse_host(guard, head)
-        or (None if _TELLING.isdisjoint(head.names.places) else _refuse_fields(guard, head))
+        or (None if _TELLING.isdisjoint(head.names.places) else _refuse_fields(guard, head, vouched))
     )
 
 
-def _refuse_fields(guard: Guard, head: Head) -> Problem | None:
+def _refuse_fields(guard: Guard, head: Head, vouched: bool) -> Problem | None:
     """The rules that say nothing of a request without any of the fields in `_TELLING`."""
-    return _refuse_framing(head) or _refuse_origin(guard, head) or _refuse_loop(guard, head)
+    return (
+        _refuse_framing(head)
+        or (None if vouched else _refuse_origin(guard, head))
+        or _refuse_loop(guard, head)
+    )
 
 
 def _refuse_method(head: Head) -> Problem | None:

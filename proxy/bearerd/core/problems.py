@@ -28,6 +28,7 @@ class Problem:
 
 TITLES: Final = {
     400: "Bad request",
+    401: "Client key needed",
     403: "Refused",
     404: "No such page",
     405: "Method not allowed",

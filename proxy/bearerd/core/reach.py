@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from bearerd.core.accounts import OAuthSource
 from bearerd.core.configuration import Configuration
 from bearerd.core.guard import Guard, build_guard
-from bearerd.core.redirects import Landing, build_base, build_login_url, find_landing
+from bearerd.core.redirects import Landing, build_base, build_login_url, find_landing, own_address
+from bearerd.core.targets import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,17 @@ def build_reach(configuration: Configuration, port: int, pseudonym: str) -> Reac
     """For a daemon that listens on `port`. Raises ValueError where a redirect URI leads nowhere."""
     listen = configuration.listen
     base = build_base(listen.public_url, listen.hosts, port)
-    guard = build_guard(port, listen.allowed_hosts, pseudonym, listen.public_url, listen.allowed_origins)
+    # An address in Host is nobody's name, so nobody can make a name of theirs lead to it.
+    literal = {Origin("http", own_address(host), port).authority for host in listen.remote_hosts}
+    hosts = listen.allowed_hosts | literal
+    guard = build_guard(
+        port,
+        hosts,
+        pseudonym,
+        listen.public_url,
+        listen.allowed_origins,
+        keyed=configuration.keys.use == "required",
+    )
     landings = {}
     for name, account in configuration.accounts.items():
         if isinstance(account.source, OAuthSource) and account.source.interactive:

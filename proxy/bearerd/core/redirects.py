@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from bearerd.core.targets import Origin, parse_origin
 
 CALLBACK: Final = "/-/callback"
+_OF_ALL: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # what is replaced, not what is listened on
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,12 @@ def build_base(public_url: str | None, hosts: Collection[str], port: int) -> str
     if public_url is not None:
         return public_url
     host = "127.0.0.1" if "127.0.0.1" in hosts else next(iter(hosts), "127.0.0.1")
-    return str(Origin("http", host, port))
+    return str(Origin("http", own_address(host), port))
+
+
+def own_address(host: str) -> str:
+    """The address by which this machine reaches what listens on `host`: one that stands for all is no address itself."""
+    return _OF_ALL.get(host, host)
 
 
 def build_login_url(base: str, account: str) -> str:

@@ -154,12 +154,12 @@ def judge(rules: Rules, method: str, target: bytes, headers: RawHeaders) -> Prob
     """What speaks against a call, or None. `target` is what follows the route's prefix, with its query."""
     if rules.methods and method not in rules.methods:
         return _refused_method(rules)
-    if rules.on_methods and _overrides(target, headers):
+    if rules.on_methods and overrides_method(target, headers):
         return _OVERRIDDEN
     return _judge_path(rules, method, target.partition(b"?")[0]) if rules.allow or rules.deny else None
 
 
-def _overrides(target: bytes, headers: RawHeaders) -> bool:
+def overrides_method(target: bytes, headers: RawHeaders) -> bool:
     """Whether an upstream might take the call for one with another method. Many read an underscore as a hyphen."""
     if b"?" in target and has_parameter(target, _OVERRIDE_PARAMETER):
         return True

@@ -323,6 +323,7 @@ class Forwarder:
                 account=None if call.lane.credential is None else route.account,
                 status=status,
                 replayed=isinstance(call, _Call) and call.replayed,
+                **({} if call.head.key is None else {"key": call.head.key}),
                 duration_s=round(time.perf_counter() - call.started_at, 6),
             )
 

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from bearerd.core.accounts import Account, OAuthSource
-from bearerd.core.configuration import Configuration, Limits, Listen, Logging, Store
+from bearerd.core.configuration import Configuration, Keys, Limits, Listen, Logging, Store
 from bearerd.core.field_rules import DEFAULT_RULES, FieldRules
 from bearerd.core.redaction import MASK, Secret, redact_value
 from bearerd.core.rules import build_rules
@@ -20,12 +20,12 @@ from bearerd.core.targets import DIRECT, Proxy, Route, Way, parse_origin, parse_
 from bearerd.settings.accounts import KEYS, build_account, check_account, settle
 from bearerd.settings.fields import build_fields, check_fields
 from bearerd.settings.files import Invalid, PathOf, Problem
+from bearerd.settings.keys import build_keys, build_listen, check_keys, check_remote, settle_keys
 from bearerd.settings.model import (
     NAMED,
     SINGLE,
     AccountTable,
     LimitsTable,
-    ListenTable,
     RouteTable,
     Settings,
     StoreTable,
@@ -95,7 +95,8 @@ def settle_all(settings: Settings) -> Settings:
         for prefix, table in settings.routes.items()
     }
     store = settle_store(settings.store)
-    return settings.model_copy(update={"accounts": accounts, "routes": routes, "store": store})
+    keys = settle_keys(settings.keys, settings.listen)
+    return settings.model_copy(update={"accounts": accounts, "routes": routes, "store": store, "keys": keys})
 
 
 def build_configuration(
@@ -116,25 +117,20 @@ def build_configuration(
             problems.add(name, f"is more than limits.{key}_total; make it smaller, or that one larger")
     wrong = check_store(settings.store, settled.store)
     store = _build(("store",), wrong, partial(build_store, settled.store), values, problems)
+    for key, text in check_remote(settings.listen):
+        problems.add(_name(("listen", key), values), text)
+    wrong = check_keys(settings.keys, settings.listen)
+    keys = _build(("keys",), wrong, partial(build_keys, settled.keys), values, problems)
     problems.check()
     return Configuration(
         accounts=accounts,
         routes=sort_routes(routes),
-        listen=_build_listen(settings.listen),
+        listen=build_listen(settings.listen),
+        keys=keys or Keys(),
         limits=limits,
         store=store or Store(),
         log=Logging(settings.log.level, settings.log.format, settings.log.access),
         on_login_needed=tuple(settings.hooks.on_login_needed),
-    )
-
-
-def _build_listen(table: ListenTable) -> Listen:
-    return Listen(
-        tuple(table.hosts),
-        table.port,
-        frozenset(table.allowed_hosts),
-        table.public_url,
-        frozenset(table.allowed_origins),
     )
 
 
@@ -321,12 +317,7 @@ def list_warnings(configuration: Configuration, values: Values) -> Iterator[str]
         if route.origin.scheme == "http" and not route.origin.loopback:
             name = setting_name(("routes", route.name, "upstream"))
             yield f"{name}: is plain http to another machine, which shows the token to the network; use https"
-    for text in sorted(configuration.listen.allowed_origins):
-        if text.startswith("http:") and not parse_origin(text)[0].loopback:
-            yield (
-                f"listen.allowed_origins: {text} is plain http on another machine: whoever is in between can write its "
-                "pages, and make calls by them; use https"
-            )
+    yield from _list_dangers(configuration.listen)
     if configuration.store.kind == "memory":
         yield from _list_losses(configuration.accounts)
     with_secrets = {
@@ -337,6 +328,21 @@ def list_warnings(configuration: Configuration, values: Values) -> Iterator[str]
     for path in with_secrets:
         if os.name == "posix" and Path(path).stat().st_mode & 0o044:
             yield f"{path}: holds a secret and other users can read it; chmod 600 it"
+
+
+def _list_dangers(listen: Listen) -> Iterator[str]:
+    """What lets others than this machine's programs in."""
+    for text in sorted(listen.allowed_origins):
+        if text.startswith("http:") and not parse_origin(text)[0].loopback:
+            yield (
+                f"listen.allowed_origins: {text} is plain http on another machine: whoever is in between can write its "
+                "pages, and make calls by them; use https"
+            )
+    for host in listen.remote_hosts:
+        yield (
+            f"listen.hosts: {host} is reached by plain http, which shows client keys and answers to the network; have TLS "
+            "in front of it"
+        )
 
 
 def _is_secret(path: SettingPath, value: object) -> bool:

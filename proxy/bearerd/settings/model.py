@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
-from bearerd.core.configuration import Limits, Listen, Logging
+from bearerd.core.configuration import Keys, Limits, Listen, Logging
 from bearerd.core.field_rules import Forwarding, check_field_name
 from bearerd.core.proxies import parse_proxy
 from bearerd.core.redaction import Secret
@@ -16,6 +16,7 @@ from bearerd.core.rules import parse_method
 from bearerd.core.targets import Proxy
 from bearerd.settings.values import (
     parse_access_token,
+    parse_address,
     parse_allow,
     parse_argv,
     parse_authority,
@@ -26,7 +27,7 @@ from bearerd.settings.values import (
     parse_error_code,
     parse_fields,
     parse_key,
-    parse_loopback,
+    parse_key_field,
     parse_page,
     parse_parameters,
     parse_path,
@@ -59,6 +60,7 @@ SecretText = Annotated[Secret, BeforeValidator(parse_secret)]
 JSON_ONLY: Final = "a list that the environment holds as JSON: commas are common in its elements"
 
 _LISTEN: Final = Listen()
+_KEYS: Final = Keys()
 _LIMITS: Final = Limits()
 _LOG: Final = Logging()
 
@@ -75,10 +77,19 @@ class ListenTable(Table):
     """``[listen]``"""
 
     port: int = Field(_LISTEN.port, ge=0, le=65535)
-    hosts: list[Annotated[str, AfterValidator(parse_loopback)]] = Field(list(_LISTEN.hosts), min_length=1)
+    hosts: list[Annotated[str, AfterValidator(parse_address)]] = Field(list(_LISTEN.hosts), min_length=1)
+    remote: bool = False
     allowed_hosts: list[Annotated[str, AfterValidator(parse_authority)]] = []
     allowed_origins: list[Annotated[str, AfterValidator(parse_web_origin)]] = []
     public_url: Annotated[Text, AfterValidator(parse_public_url)] | None = None
+
+
+class KeysTable(Table):
+    """``[keys]``"""
+
+    use: Literal["off", "optional", "required"] | None = None
+    file: PathText | None = None
+    fields: list[Annotated[str, AfterValidator(parse_key_field)]] = list(_KEYS.fields)
 
 
 class AccountTable(Table):
@@ -184,6 +195,7 @@ class Settings(Table):
     """The whole file."""
 
     listen: ListenTable = ListenTable()
+    keys: KeysTable = KeysTable()
     accounts: dict[str, AccountTable] = {}
     routes: dict[str, RouteTable] = {}
     limits: LimitsTable = LimitsTable()
@@ -195,6 +207,7 @@ class Settings(Table):
 # Tables that stand alone, and tables of which there is one per name.
 SINGLE: Final[dict[str, type[Table]]] = {
     "listen": ListenTable,
+    "keys": KeysTable,
     "limits": LimitsTable,
     "store": StoreTable,
     "hooks": HooksTable,

@@ -2,7 +2,7 @@
 
 import math
 import re
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -28,7 +28,6 @@ _SIZE_UNITS: Final = {
     "GB": 1000**3,
     "GiB": 1 << 30,
 }
-_IPV6_LOOPBACK: Final = ip_address("::1")
 _AUTHORITY: Final = re.compile(
     r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
 )
@@ -82,17 +81,26 @@ def parse_size(value: object) -> int:
     raise ValueError('is not a size; write bytes, or "512B", "64KiB", "10MB", "1MiB"')
 
 
-def parse_loopback(host: str) -> str:
-    """A literal loopback address in its usual spelling. No name, no zone, no IPv4-mapped address."""
+def parse_address(host: str) -> str:
+    """A literal address in its usual spelling. No name, no zone, no IPv4-mapped address."""
     try:
         address = ip_address(host)
     except ValueError:
         address = None
-    if address is None or not (address == _IPV6_LOOPBACK or (address.version == 4 and address.is_loopback)):
-        raise ValueError(
-            f"{host!r} is not a loopback address; bearerd listens on loopback only, use 127.0.0.1 or ::1"
-        )
+    if address is None or address.is_multicast or (isinstance(address, IPv6Address) and _is_odd(address)):
+        raise ValueError(f"{host!r} is not an address to listen on; use 127.0.0.1 or ::1")
     return str(address)
+
+
+def _is_odd(address: IPv6Address) -> bool:
+    return address.scope_id is not None or address.ipv4_mapped is not None
+
+
+def parse_key_field(name: str) -> str:
+    """A field in which a client's key may come."""
+    if name.lower() == "authorization":
+        raise ValueError("Authorization may always have a client key in it; take it out")
+    return check_field_name(name)
 
 
 def parse_authority(value: str) -> str:

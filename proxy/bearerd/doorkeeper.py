@@ -1,0 +1,29 @@
+"""Lets in requests of clients that have keys, and takes the keys from them."""
+
+from collections.abc import Callable
+
+from bearerd.core.client_keys import ClientKey, strip_keys
+from bearerd.core.cors import grant
+from bearerd.core.guard import Head
+from bearerd.core.keyed_guard import Policy, judge_client
+from bearerd.core.problems import Problem
+
+
+class Doorkeeper:
+    """`keys` has those that count now."""
+
+    def __init__(self, policy: Policy, keys: Callable[[], tuple[ClientKey, ...]]) -> None:
+        self._policy = policy
+        self._keys = keys
+
+    def __call__(self, head: Head) -> Problem | None:
+        """Why a request is refused, if it is. From here on `head` has no key in it, and says whose call it is: nothing that
+        is sent on, kept or sent again has ever seen one.
+        """
+        policy = self._policy
+        verdict = judge_client(policy, self._keys(), head)
+        if policy.guard.keyed:
+            head.grant = grant(policy.guard, head)
+        key = None if isinstance(verdict, Problem) else verdict
+        head.become(strip_keys(head.headers, policy.carriers), None if key is None else key.name)
+        return verdict if isinstance(verdict, Problem) else None
