@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bearerd.core.client_keys import ClientKey, strip_keys
+from bearerd.core.client_keys import ClientKey, take_keys
 from bearerd.core.cors import grant
 from bearerd.core.guard import Head
 from bearerd.core.keyed_guard import Policy, judge_client
@@ -21,9 +21,11 @@ class Doorkeeper:
         is sent on, kept or sent again has ever seen one.
         """
         policy = self._policy
-        verdict = judge_client(policy, self._keys(), head)
+        shown, kept = take_keys(head.headers, policy.carriers)
+        verdict = judge_client(policy, self._keys(), shown, head)
         if policy.guard.keyed:
             head.grant = grant(policy.guard, head)
-        key = None if isinstance(verdict, Problem) else verdict
-        head.become(strip_keys(head.headers, policy.carriers), None if key is None else key.name)
-        return verdict if isinstance(verdict, Problem) else None
+        problem = verdict if isinstance(verdict, Problem) else None
+        if len(kept) < len(head.headers):
+            head.become(kept, verdict.name if isinstance(verdict, ClientKey) else None)
+        return problem

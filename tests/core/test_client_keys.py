@@ -16,11 +16,11 @@ from bearerd.core.client_keys import (
     build_key,
     digest_of,
     find_key,
-    find_presented,
     has_key,
     parse_document,
-    strip_keys,
+    take_keys,
 )
+from bearerd.core.fields import RawFields
 from bearerd.core.redaction import MASK, redact_text
 
 TEXT = build_key(bytes(range(32))).reveal()
@@ -41,6 +41,14 @@ ENTRY: Mapping[str, Any] = {"name": "a", "sha256": "0" * 64, "created_at": 0}
 
 def basic(credentials: bytes) -> bytes:
     return b"Basic " + b64encode(credentials)
+
+
+def find_presented(headers: RawFields, carriers: frozenset[bytes]) -> list[Presented]:
+    return take_keys(headers, carriers)[0]
+
+
+def strip_keys(headers: RawFields, carriers: frozenset[bytes]) -> RawFields:
+    return take_keys(headers, carriers)[1]
 
 
 class TestText:

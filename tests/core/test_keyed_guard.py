@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from bearerd.core.client_keys import ClientKey, build_key, digest_of
+from bearerd.core.client_keys import ClientKey, build_key, digest_of, take_keys
 from bearerd.core.cors import grant, preflight
 from bearerd.core.guard import Head, build_guard
 from bearerd.core.keyed_guard import Policy, judge_client
@@ -60,8 +60,13 @@ def head(
     return Head(method, target, (1, 1), ((b"Host", host), *fields))
 
 
+def judge(subject: Policy, keys: tuple[ClientKey, ...], request: Head) -> ClientKey | Problem | None:
+    shown, _ = take_keys(request.headers, subject.carriers)
+    return judge_client(subject, keys, shown, request)
+
+
 def verdict(request: Head, *, required: bool, keys: tuple[ClientKey, ...] = (LAPTOP,)) -> tuple[int, str]:
-    found = judge_client(policy(required=required), keys, request)
+    found = judge(policy(required=required), keys, request)
     if not isinstance(found, Problem):
         return OK
     assert problem_body(found)
@@ -103,7 +108,7 @@ def test_the_table(
 @pytest.mark.parametrize("required", [False, True])
 @pytest.mark.parametrize("shown", ["bearer", "x-api-key", "basic"])
 def test_whose_call_it_is(shown: str, *, required: bool) -> None:
-    found = judge_client(policy(required=required), (LAPTOP,), head(*SHOWN[shown]))
+    found = judge(policy(required=required), (LAPTOP,), head(*SHOWN[shown]))
     assert found is LAPTOP
 
 
@@ -178,7 +183,7 @@ class TestPages:
         "target", [b"/-/", b"/-", b"/-/status", b"/-/login/work", b"/-/livez/x", b"/-/nothing"]
     )
     def test_all_others_do_and_a_browser_is_asked_for_it(self, target: bytes) -> None:
-        problem = judge_client(policy(required=True), (LAPTOP,), head(target=target))
+        problem = judge(policy(required=True), (LAPTOP,), head(target=target))
         assert isinstance(problem, Problem)
         assert (problem.status, problem.code) == MISSING
         assert problem.headers == (("WWW-Authenticate", 'Basic realm="bearerd", charset="UTF-8"'),)
@@ -189,7 +194,7 @@ class TestPages:
             ("none", 'Bearer realm="bearerd"'),
             ("revoked", 'Bearer realm="bearerd", error="invalid_token"'),
         ):
-            problem = judge_client(policy(required=True), (LAPTOP,), head(*SHOWN[shown]))
+            problem = judge(policy(required=True), (LAPTOP,), head(*SHOWN[shown]))
             assert isinstance(problem, Problem)
             assert problem.headers == (("WWW-Authenticate", challenge),)
 
@@ -258,7 +263,7 @@ class TestLimits:
     def test_what_no_route_has_is_said_by_who_forwards(self) -> None:
         one = Policy(replace(GUARD, keyed=True), ROUTES[:1], CARRIERS)
         key = replace(LAPTOP, routes=frozenset({"/github"}))
-        assert judge_client(one, (key,), self.call(b"/elsewhere")) is key
+        assert judge(one, (key,), self.call(b"/elsewhere")) is key
 
 
 def test_a_key_in_the_target_is_refused_whoever_sends_it() -> None:

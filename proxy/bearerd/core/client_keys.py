@@ -78,13 +78,24 @@ def find_key(keys: Iterable[ClientKey], text: bytes) -> ClientKey | None:
     return found
 
 
-def find_presented(headers: RawFields, carriers: frozenset[bytes]) -> list[Presented]:
-    """All that could be one of our keys, in Authorization and in the fields of the canonical names `carriers`.
+def take_keys(headers: RawFields, carriers: frozenset[bytes]) -> tuple[list[Presented], RawFields]:
+    """All that could be one of our keys, in Authorization and in the fields of the canonical names `carriers`; and the fields
+    without any that has a key in it, whatever it is called.
 
     A dummy key that a client sends because it must send one does not begin as ours do, and is none.
     """
-    found = (_presented(name, value, carriers) for name, value in headers)
-    return [each for each in found if each is not None]
+    shown, kept = [], []
+    for pair in headers:
+        name, value = pair
+        if PREFIX in value or len(name) == len(_AUTHORIZATION):  # hardly any field is looked at twice
+            found = _presented(name, value, carriers)
+            if found is not None:
+                shown.append(found)
+                continue
+            if has_key(value):
+                continue
+        kept.append(pair)
+    return shown, tuple(kept)
 
 
 def _presented(name: bytes, value: bytes, carriers: frozenset[bytes]) -> Presented | None:
@@ -111,15 +122,6 @@ def _password(credentials: bytes) -> bytes:
 def has_key(text: bytes) -> bool:
     """Whether something that looks like a key is anywhere in `text`."""
     return PREFIX in text and _SHAPE.search(text) is not None
-
-
-def strip_keys(headers: RawFields, carriers: frozenset[bytes]) -> RawFields:
-    """The fields without those that have a key in them, whatever they are called."""
-    return tuple(
-        (name, value)
-        for name, value in headers
-        if not has_key(value) and _presented(name, value, carriers) is None
-    )
 
 
 def check_key_name(name: str) -> str:

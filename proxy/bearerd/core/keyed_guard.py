@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bearerd.core.client_keys import ClientKey, Presented, find_key, find_presented, has_key
+from bearerd.core.client_keys import ClientKey, Presented, find_key, has_key
 from bearerd.core.cors import preflight
 from bearerd.core.guard import Guard, Head, is_own, refuse
 from bearerd.core.problems import Problem
@@ -55,14 +55,16 @@ class Policy:
     carriers: frozenset[bytes]
 
 
-def judge_client(policy: Policy, keys: Iterable[ClientKey], head: Head) -> ClientKey | Problem | None:
-    """The client's key, if it has one; or why its request is refused. What `refuse` says is said first.
+def judge_client(
+    policy: Policy, keys: Iterable[ClientKey], shown: list[Presented], head: Head
+) -> ClientKey | Problem | None:
+    """The client's key, if it has one; or why its request is refused. What `refuse` says is said first. `shown` is what it
+    has where a key may be.
 
     A key that the client itself has put there shows that no web page without it has made this request, so Origin and
     Fetch Metadata need not. Basic shows nothing: a browser adds it to whatever a page sends here. A preflight never has
     a key, and is answered here.
     """
-    shown = find_presented(head.headers, policy.carriers)
     key = _recognise(keys, shown)
     explicit = any(not each.basic for each in shown)
     vouched = explicit or isinstance(key, Problem) or _asks_first(policy, head)
