@@ -12,7 +12,7 @@ import aiohttp
 from yarl import URL
 
 from bearerd.core.accounts import Account, ClientAuth, Grant, OAuthSource, Source
-from bearerd.core.configuration import Configuration, Listen, Logging, Store
+from bearerd.core.configuration import Configuration, Keys, Listen, Logging, Store
 from bearerd.core.targets import parse_route
 from bearerd.daemon import Daemon
 from login_server import LoginServer
@@ -133,6 +133,7 @@ async def world(
     others: dict[str, Source] | None = None,
     *,
     names_itself: bool = False,
+    keys: Keys | None = None,
     **account: Any,
 ) -> AsyncIterator[World]:
     async with (
@@ -148,6 +149,7 @@ async def world(
                 listen=listen or Listen(port=0),
                 store=Store(kind="memory"),
                 log=Logging(access=False),
+                keys=keys or Keys(),
             )
         )
         await daemon.start()

@@ -43,7 +43,8 @@ class Setup:
         self._runner = CliRunner(env=ours | {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "config")})
 
     def configure(self, keys: str) -> None:
-        self._toml.write_text(f'[keys]\nfile = "client-keys.json"\n{keys}{ROUTES}')
+        self.toml = f'[keys]\nfile = "client-keys.json"\n{keys}{ROUTES}'
+        self._toml.write_text(self.toml)
         self._toml.chmod(0o600)
 
     def key(self, *words: str) -> Result:
@@ -196,3 +197,16 @@ async def bearerd(folder: Path, *words: str) -> str:
     ended = await run("key", *words, "-c", folder / "bearerd.toml")
     assert ended.status == 0, ended.err
     return ended.out
+
+
+async def test_status_by_the_port_says_that_it_has_no_key(tmp_path: Path) -> None:
+    subject = Setup(tmp_path)
+    assert subject.key("create", "laptop").exit_code == 0
+    async with RunningDaemon(tmp_path, subject.toml) as daemon:
+        ended = await run("status", "--port", str(daemon.port))
+        assert (ended.status, ended.out) == (1, "")
+        assert ended.err == (
+            f"bearerd: the bearerd on port {daemon.port} wants a client key; ask as its user, without --port\n"
+        )
+        asked = await run("status", "-c", tmp_path / "bearerd.toml")
+        assert "work" in asked.out, asked.err

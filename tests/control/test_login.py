@@ -3,7 +3,9 @@
 import asyncio
 import re
 import socket
+from base64 import b64encode
 from html import unescape
+from pathlib import Path
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import aiohttp
@@ -11,7 +13,8 @@ import pytest
 
 from bearerd.control.login_pages import build_closing
 from bearerd.core.accounts import ClientAuth, Grant, OAuthSource, StaticSource
-from bearerd.core.configuration import Listen
+from bearerd.core.client_keys import ClientKey, build_document, build_key, digest_of
+from bearerd.core.configuration import Keys, Listen
 from bearerd.core.pages import render
 from bearerd.core.redaction import Secret
 from bearerd.errors import ConfigError
@@ -48,6 +51,34 @@ class TestLogin:
             assert page.status == 200
             assert 'href="/-/login/me?return_to=%2Fme%2Fx"' in page.source
             assert 'href="/-/login/work?return_to=%2Fme%2Fx"' in page.source
+
+    async def test_where_clients_have_keys_a_person_shows_one_and_comes_back_without(
+        self, tmp_path: Path
+    ) -> None:
+        """What comes back is from elsewhere, and has a state that only the one who began can have."""
+        key = build_key(bytes(32)).reveal()
+        path = tmp_path / "keys.json"
+        path.write_text(build_document([ClientKey("laptop", digest_of(key.encode()), 0)]))
+        path.chmod(0o600)
+        shown = {"Authorization": f"Basic {b64encode(f'me:{key}'.encode()).decode()}"}
+        async with (
+            world(keys=Keys("required", str(path))) as made,
+            Browser() as browser,
+            Browser() as stranger,
+        ):
+            for url in ("/-/login/me", "/-/login", "/-/"):
+                asked = await browser.go(made.url + url)
+                assert asked.status == 401
+                assert asked.headers["WWW-Authenticate"].startswith("Basic ")
+            assert (await browser.post(f"{made.url}/-/logout/me", {})).status == 401
+            began = await browser.go(f"{made.url}/-/login/me", **shown)
+            back = (await browser.go(began.location)).location
+            await made.refused(stranger, back, "begun elsewhere")
+            assert (await browser.follow(back)).status == 200
+            assert made.state() == "active"
+            assert (await browser.go(f"{made.url}/me/hello")).status == 401
+            assert (await browser.go(f"{made.url}/me/hello", **shown)).status == 200
+            assert all(b"bearerd_" not in value for call in made.api.calls for _, value in call.raw_headers)
 
     async def test_where_nobody_may_log_in_there_is_nothing(self) -> None:
         static = StaticSource(Secret("static-token"))

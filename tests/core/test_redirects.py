@@ -3,7 +3,7 @@
 import pytest
 
 from bearerd.core.accounts import Account, Grant, OAuthSource, Source, StaticSource
-from bearerd.core.configuration import Configuration, Listen
+from bearerd.core.configuration import Configuration, Keys, Listen
 from bearerd.core.reach import build_reach
 from bearerd.core.redaction import Secret
 from bearerd.core.redirects import Landing, Place, build_base, build_login_url, find_landing, parse_place
@@ -87,6 +87,28 @@ def test_reach_of_a_configuration() -> None:
     assert reach.login_urls == {"a": f"{BASE}/-/login/a", "b": f"{BASE}/-/login/b"}
     assert reach.mend_url("a") == f"{BASE}/-/login/a"
     assert reach.mend_url("machine") == f"{BASE}/-/"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "base", "served"),
+    [
+        (("10.0.0.5",), "http://10.0.0.5:6750", {b"10.0.0.5:6750"}),
+        (("fd00::1", "127.0.0.1"), BASE, {b"[fd00::1]:6750"}),
+        (("0.0.0.0",), BASE, set()),
+        (("::",), "http://[::1]:6750", set()),
+        (("127.0.0.2",), "http://127.0.0.2:6750", set()),
+    ],
+)
+def test_other_addresses_are_served_by_themselves(
+    hosts: tuple[str, ...], base: str, served: set[bytes]
+) -> None:
+    """One that stands for all is no address, and nobody is served under it."""
+    listen = Listen(hosts=hosts, port=6750)
+    reach = build_reach(Configuration({}, (), listen, keys=Keys("required")), 6750, "x")
+    usual = build_reach(Configuration({}, ()), 6750, "x")
+    assert reach.base == base
+    assert reach.guard.authorities == usual.guard.authorities | served
+    assert (reach.guard.keyed, usual.guard.keyed) == (True, False)
 
 
 def test_a_redirect_uri_that_leads_nowhere_names_its_setting() -> None:

@@ -59,17 +59,20 @@ def _configured_port(path: Path | None) -> int:
 
 
 def fetch_status(port: int) -> dict[str, Any]:
-    """The status document of the daemon on `port`. Raises BearerdError if none answers there."""
+    """The status document of the daemon on `port`. Raises BearerdError if none answers there, or not without a key."""
     from http.client import HTTPConnection, HTTPException
 
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/-/status")
-        document = json.loads(connection.getresponse().read())
+        answer = connection.getresponse()
+        document = json.loads(answer.read())
     except (OSError, HTTPException, ValueError):
         document = None
     finally:
         connection.close()
+    if isinstance(document, dict) and document.get("code") == "key_missing":
+        raise BearerdError(f"the bearerd on port {port} wants a client key; ask as its user, without --port")
     if not isinstance(document, dict) or "accounts" not in document:
         raise BearerdError(f"no bearerd answers on port {port}; start one with: bearerd run")
     return document

@@ -103,7 +103,7 @@ def _presented(name: bytes, value: bytes, carriers: frozenset[bytes]) -> Present
     if plain == _AUTHORIZATION:
         scheme, _, rest = value.strip().partition(b" ")
         basic = scheme.lower() == b"basic"
-        text = _password(rest) if basic else rest.strip() if scheme.lower() == b"bearer" else b""
+        text = _from_basic(rest) if basic else rest.strip() if scheme.lower() == b"bearer" else b""
     elif plain in carriers:
         text, basic = value.strip(), False
     else:
@@ -111,12 +111,13 @@ def _presented(name: bytes, value: bytes, carriers: frozenset[bytes]) -> Present
     return Presented(text, basic) if text.startswith(PREFIX) else None
 
 
-def _password(credentials: bytes) -> bytes:
-    """RFC 7617 section 2. The user name says nothing."""
+def _from_basic(credentials: bytes) -> bytes:
+    """The password (RFC 7617 section 2), or the user name where it is that which begins as a key: some clients send it there."""
     try:
-        return b64decode(credentials.strip(), validate=True).partition(b":")[2]
+        user, _, password = b64decode(credentials.strip(), validate=True).partition(b":")
     except binascii.Error:
         return b""
+    return user if user.startswith(PREFIX) and not password.startswith(PREFIX) else password
 
 
 def has_key(text: bytes) -> bool:
