@@ -51,7 +51,7 @@ from bearerd.listening import accept_from, open_sockets
 from bearerd.logs import frames
 from bearerd.places import spool_folder
 from bearerd.ports import Clock
-from bearerd.stores.client_keys import ClientKeyFile, KeyRing
+from bearerd.stores.client_keys import ClientKeyFile, KeyRing, load_needed
 from bearerd.tokens.logins import Logins
 from bearerd.tokens.manager import TokenManager
 
@@ -232,17 +232,11 @@ class Daemon:
 
 
 def check_keys(settings: Keys) -> None:
-    """Raises ConfigError for keys that cannot be used, and where one is needed and there is none."""
-    if settings.use == "off":
-        return
+    """Raises ConfigError for keys by which nobody could call."""
     try:
-        keys = ClientKeyFile(Path(settings.file)).load()
+        load_needed(settings)
     except StoreError as problem:
-        raise ConfigError(f"keys.file: {problem}") from None
-    if settings.use == "required" and not keys:
-        raise ConfigError(
-            f'keys.use: is "required", and there is no key in {settings.file}; make one with: bearerd key create NAME'
-        )
+        raise ConfigError(f"keys: {problem}") from None
 
 
 def listen(settings: Listen) -> list[socket.socket]:

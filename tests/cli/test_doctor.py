@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from bearerd.cli import main
 from bearerd.core.accounts import Grant, OAuthSource
+from bearerd.core.client_keys import ClientKey, build_document
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import TokenSet, Tombstone
 from bearerd.core.vault import Key, build_identity, build_key, seal
@@ -165,6 +166,29 @@ def mounted(point: Path, size: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", point], check=True)
+
+
+class TestClients:
+    def test_where_there_are_no_keys_nothing_is_said_of_them(self, patient: Patient) -> None:
+        assert patient.lines("clients", code=0) == []
+
+    def test_a_key_that_is_needed_and_not_there(self, patient: Patient) -> None:
+        patient.configure('[keys]\nuse = "required"\nfile = "keys.json"\n' + STORE)
+        (line,) = patient.lines("clients", code=1)
+        path = patient.home / "keys.json"
+        assert line == (
+            f"FAIL there is no key in {path}, and each call needs one; make one with: bearerd key create NAME"
+        )
+
+    def test_a_file_that_others_can_write(self, patient: Patient) -> None:
+        patient.configure('[keys]\nuse = "optional"\nfile = "keys.json"\n' + STORE)
+        path = patient.home / "keys.json"
+        path.write_text(build_document([ClientKey("laptop", bytes(32), 0)]))
+        path.chmod(0o602)
+        (line,) = patient.lines("clients", code=1)
+        assert line == f"FAIL {path} cannot be used: other users can write to it; chmod go-w {path}"
+        path.chmod(0o600)
+        assert patient.lines("clients", code=0) == [f"ok a key is optional, and there are 1 in {path}"]
 
 
 class TestHealthy:

@@ -394,11 +394,12 @@ async def test_a_daemon_that_nobody_could_call_does_not_start(tmp_path: Path) ->
         )
 
     with pytest.raises(
-        ConfigError, match=r'^keys\.use: is "required", and there is no key in .*bearerd key create'
+        ConfigError,
+        match=r"^keys: there is no key in .*keys\.json, and each call needs one; .*bearerd key create",
     ):
         await build("required").start()
     path.write_text(build_document([LAPTOP]))
     path.chmod(0o666)
     for use in ("required", "optional"):
-        with pytest.raises(ConfigError, match=r"^keys\.file: .*other users can write to it"):
+        with pytest.raises(ConfigError, match=r"^keys: .*other users can write to it"):
             await build(use).start()

@@ -26,6 +26,7 @@ from bearerd.doctor.findings import (
 from bearerd.doctor.sight import Sight, look
 from bearerd.doctor.trials import (
     find_held,
+    judge_clients,
     judge_making,
     look_at_key_file,
     read_key,
@@ -41,6 +42,8 @@ def examine(loaded: Loaded, now: float) -> Iterator[Finding]:
     """The findings, as they are made. `now` is the wall clock's epoch seconds. Takes seconds where things hang."""
     yield from _examine_settings(loaded)
     configuration = loaded.configuration
+    if configuration.keys.use != "off":
+        yield judge_clients(configuration.keys)
     identities = [
         build_identity(account.name, account.source)
         for account in configuration.accounts.values()

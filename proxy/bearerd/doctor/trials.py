@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from bearerd.core.configuration import Store
+from bearerd.core.configuration import Keys, Store
 from bearerd.core.vault import Key, parse_key
 from bearerd.doctor.findings import Finding, KeyRead, Level, finding_of
 from bearerd.doctor.sight import Kind, Seen, Sight, look_at
 from bearerd.errors import NoKeyYet, StoreError
+from bearerd.stores.client_keys import load_needed
 from bearerd.stores.keys import find_weakness_of_link, load_key
 from bearerd.stores.vault import VaultFolder
 
@@ -32,6 +33,20 @@ print("held", flush=True)
 sys.stdin.read()
 """
 _BACKEND: Final = "from bearerd.stores.keychain import select_backend; print(select_backend()[0])"
+
+
+# ---------------------------------------------------------------- clients
+
+
+def judge_clients(settings: Keys) -> Finding:
+    """Whether clients are let in by their keys."""
+    try:
+        keys = load_needed(settings)
+    except StoreError as problem:
+        return finding_of(Level.FAIL, "clients", str(problem))
+    return Finding(
+        Level.OK, "clients", f"a key is {settings.use}, and there are {len(keys)} in {settings.file}"
+    )
 
 
 # ---------------------------------------------------------------- key

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from bearerd.core.client_keys import ClientKey, build_document, parse_document
+from bearerd.core.configuration import Keys
 from bearerd.errors import StoreError
 from bearerd.stores.vault import make_folders
 from bearerd.stores.way import find_weakness, own_home
@@ -137,3 +138,17 @@ class KeyRing:
         except StoreError as problem:
             self._tell(str(problem))
             return ()
+
+
+def load_needed(settings: Keys) -> tuple[ClientKey, ...]:
+    """The keys by which clients are let in; none where none is looked for. Raises StoreError for a file that cannot be used,
+    and where a key is required and there is none.
+    """
+    if settings.use == "off":
+        return ()
+    keys = ClientKeyFile(Path(settings.file)).load()
+    if settings.use == "required" and not keys:
+        raise StoreError(
+            f"there is no key in {settings.file}, and each call needs one; make one with: bearerd key create NAME"
+        )
+    return keys
