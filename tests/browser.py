@@ -9,12 +9,13 @@ from typing import Any, Final
 from aiohttp import web
 from playwright.async_api import BrowserContext, ConsoleMessage, Page, async_playwright
 
+REBOUND: Final = "rebound.test"  # a name of somebody else's that leads to this machine
 ARGUMENTS: Final = (
     "--no-sandbox",  # there is none for root
     "--disable-dev-shm-usage",
     "--disable-background-networking",
     "--disable-component-update",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+    f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
 WAIT_MS: Final = 15_000.0
 
@@ -58,7 +59,7 @@ async def browsing(**settings: Any) -> AsyncIterator[Tab]:
 
 
 @asynccontextmanager
-async def site(html: str) -> AsyncIterator[str]:
+async def site(html: str, port: int = 0) -> AsyncIterator[str]:
     """The address of another site on this machine, whose one page is `html`."""
 
     async def page(request: web.Request) -> web.Response:
@@ -70,7 +71,7 @@ async def site(html: str) -> AsyncIterator[str]:
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
         yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
     finally:
         await runner.cleanup()

@@ -43,6 +43,8 @@ async def running(
     disk_spool: bool = False,
     expect_continue: bool = True,
     keys: Keys | None = None,
+    browser_app: bool = False,
+    port: int = 0,
 ) -> AsyncIterator[Daemon]:
     """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
     routes = [
@@ -57,6 +59,7 @@ async def running(
             retry_statuses=retry_statuses,
             disk_spool=disk_spool,
             expect_continue=expect_continue,
+            browser_app=browser_app,
         )
         for n, url in enumerate(upstreams)
     ]
@@ -64,7 +67,7 @@ async def running(
         Configuration(
             accounts={"work": Account("work", source)},
             routes=sort_routes(routes),
-            listen=Listen(hosts=("127.0.0.1",), port=0, allowed_origins=origins),
+            listen=Listen(hosts=("127.0.0.1",), port=port, allowed_origins=origins),
             limits=limits or Limits(),
             keys=keys or Keys(),
         )
@@ -149,6 +152,7 @@ async def pair(
     upgrades: frozenset[bytes] = WEBSOCKET,
     fields: FieldRules = DEFAULT_RULES,
     origins: frozenset[str] = frozenset(),
+    browser_app: bool = False,
 ) -> AsyncIterator[tuple[Client, FaultServer]]:
     """A client connected to a daemon before an upstream that plays `scripts`; see `kept`."""
     async with (
@@ -160,6 +164,7 @@ async def pair(
             upgrades=upgrades,
             fields=fields,
             origins=origins,
+            browser_app=browser_app,
         ) as daemon,
         connected(daemon) as client,
     ):

@@ -151,6 +151,7 @@ DEFAULTS = [
         "retry_statuses",
         "spool",
         "expect_continue",
+        "browser_app",
         "level",
         "format",
         "access",

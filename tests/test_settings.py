@@ -621,6 +621,11 @@ def test_a_route_whose_upstream_is_not_asked_first(folder: Path) -> None:
     assert not configure(folder, STATIC + ROOT + "expect_continue = false\n").routes[0].expect_continue
 
 
+def test_a_route_whose_pages_are_trusted(folder: Path) -> None:
+    assert not configure(folder, STATIC + ROOT).routes[0].browser_app
+    assert configure(folder, STATIC + ROOT + "browser_app = true\n").routes[0].browser_app
+
+
 def test_variables_of_a_route(folder: Path) -> None:
     text = STATIC + ROOT + 'exec_env = ["OPENAI_BASE_URL=/v1", "API"]\n'
     (route,) = configure(folder, text).routes

@@ -21,7 +21,13 @@ from bearerd.errors import (
     UpstreamTimeout,
 )
 
-PLAIN = [("Content-Type", "application/problem+json"), ("Cache-Control", "no-store")]
+PLAIN = [
+    ("Content-Type", "application/problem+json"),
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+]
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 421, 500, 502, 503, 504, 508])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from bearerd.core.sandbox import SANDBOX
 from daemons import RunningDaemon
 from messages import Fields, Message, parse_request, read_response
 from nginx import Nginx
@@ -327,6 +328,12 @@ def ours_lacks_it(difference: Difference) -> bool:
     return difference.ours == () != difference.nginx
 
 
+def for_a_page(difference: Difference) -> bool:
+    """One that tells its language and nothing of Fetch Metadata is taken for a browser."""
+    asked = any(line.startswith(b"Accept-Language:") for line in difference.call.fields)
+    return asked and (difference.nginx, difference.ours) == ((), (SANDBOX[0][1],))
+
+
 def nginx_lacks_it(difference: Difference) -> bool:
     return difference.nginx == () != difference.ours
 
@@ -409,6 +416,7 @@ REASONS: Final = [
     Reason("response", "x-private", "hop-by-hop fields, those named by `Connection`", ours_lacks_it),
     Reason("response", "location", "| `Location`, `Content-Location` |", leads_back_here),
     Reason("response", "content-location", "| `Location`, `Content-Location` |", leads_back_here),
+    Reason("response", "content-security-policy", "| an answer that a browser may show as a page or in a frame |", for_a_page),
     Reason("response", "set-cookie", "| `Set-Cookie` |", lambda d: "Domain" not in repr(d.ours)),
 ]  # fmt: skip
 

@@ -49,6 +49,11 @@ COVERED: Final = {
         "answers to all others": "forward/test_cors.py: a_page_of_any_other_makes_no_call",
         "under `/-/`": "forward/test_cors.py: our_own_pages_let_nobody_in",
     },
+    "Pages of an upstream": {
+        "an answer that a browser may show as a page or in a frame": "forward/test_sandbox.py:"
+        " what_a_browser_may_show_is_in_a_sandbox, all_else_is_as_it_was, a_policy_of_the_upstream_stays_beside_ours",
+        "a request for a service worker: `Service-Worker: script`": "forward/test_sandbox.py: no_worker_is_installed",
+    },
     "How large and how slow a request may be": {
         "request target": "forward/test_gate.py: a_head_at_the_limits, a_head_over_the_limits",
         "one header field, all of them, their number": "forward/test_gate.py: a_head_at_the_limits, a_head_over_the_limits",
@@ -105,6 +110,7 @@ COVERED: Final = {
         "`ambiguous_path`": "forward/test_rules.py: what_is_refused_does_not_get_there_and_the_connection_goes_on",
         "`method_override`": "forward/test_rules.py: a_method_in_a_field",
         "`origin_refused`": "wire/test_corpora.py: fields_that_are_refused",
+        "`worker_refused`": "forward/test_sandbox.py: no_worker_is_installed",
         "`token_in_query`": "forward/test_gate.py: a_token_in_the_query_is_refused",
         "`no_route`, `no_such_page`": "forward/test_handler.py: no_route_takes_the_path, control_pages_are_never_forwarded",
         "`method_refused`": "forward/test_gate.py: a_request_that_is_refused",

@@ -206,7 +206,10 @@ def _refuse_origin(guard: Guard, head: Head) -> Problem | None:
 
 
 def _cross_site() -> Problem:
-    detail = "a page of another origin may not call this daemon, but for those in listen.allowed_origins"
+    detail = (
+        "a page of another origin may not call this daemon, but for those in listen.allowed_origins; "
+        "a page of an upstream counts as such, unless its route has browser_app"
+    )
     return Problem(403, "origin_refused", detail, "http_request_denied")
 
 

@@ -63,10 +63,13 @@ def problem_body(problem: Problem) -> bytes:
 
 
 def problem_headers(problem: Problem) -> list[tuple[str, str]]:
-    """All fields of the answer but those of framing."""
+    """All fields of the answer but those of framing. No site may show it in a frame, nor a browser take it for HTML."""
     return [
         ("Content-Type", "application/problem+json"),
         ("Cache-Control", "no-store"),
+        ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("X-Frame-Options", "DENY"),
         *problem_fields(problem),
     ]
 

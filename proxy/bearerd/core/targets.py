@@ -102,6 +102,7 @@ class Route:
     `rules` say which calls may pass; without any, all may. `retry_statuses` are how the upstream says that it does not
     take the token. `disk_spool` says that bodies too large for memory are kept on disk for a replay.
     `expect_continue` says that the upstream may be asked whether it wants a body that cannot be sent again.
+    `browser_app` says that the upstream's pages may do here whatever bearerd's own may.
     """
 
     prefix: bytes
@@ -119,6 +120,7 @@ class Route:
     retry_statuses: frozenset[int] = frozenset({401})
     disk_spool: bool = False
     expect_continue: bool = True
+    browser_app: bool = False
 
     @property
     def name(self) -> str:

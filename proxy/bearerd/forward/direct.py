@@ -10,13 +10,15 @@ from typing import Final, Protocol
 
 from bearerd.core.guard import Head
 from bearerd.core.headers import build_lines
+from bearerd.core.sandbox import MARKS, WORKER, may_become_page
 from bearerd.core.tokens import TokenSet
 from bearerd.forward.lanes import Lane
 from bearerd.forward.spool import Spool
 from bearerd.forward.upstream import Connection, UpstreamRequest
 
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
-_UNUSUAL: Final = frozenset({b"upgrade", b"expect", b"transfer-encoding"})
+_UNUSUAL: Final = frozenset({b"upgrade", b"expect", b"transfer-encoding", WORKER})
+_TELLING: Final = _UNUSUAL | MARKS
 
 
 class Caller(Protocol):
@@ -33,8 +35,11 @@ class Caller(Protocol):
 
 
 def is_ordinary(head: Head) -> bool:
-    """Whether the head of a request asks for nothing but an answer."""
-    return head.method in _METHODS and head.version == (1, 1) and _UNUSUAL.isdisjoint(head.names.places)
+    """Whether the head of a request asks for nothing but an answer, which is passed on as it is."""
+    if head.method not in _METHODS or head.version != (1, 1):
+        return False
+    places = head.names.places
+    return _TELLING.isdisjoint(places) or (_UNUSUAL.isdisjoint(places) and not may_become_page(head))
 
 
 class DirectCall:

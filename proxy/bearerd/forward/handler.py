@@ -15,6 +15,7 @@ from bearerd.core.limits import BODY_TIMEOUT
 from bearerd.core.problems import Problem, broken_upstream, no_token
 from bearerd.core.replay import OPEN, ReplayGate, may_force, replay_rejected
 from bearerd.core.rules import judge
+from bearerd.core.sandbox import WORKER_REFUSED, asks_for_worker, may_become_page
 from bearerd.core.targets import Route, has_token, match_route, path_of
 from bearerd.core.tokens import TokenSet
 from bearerd.core.upgrades import wanted
@@ -138,6 +139,8 @@ class Forwarder:
         `begun` is what `begin` has made of this call, if it has.
         """
         lane = self._admit(head)
+        if isinstance(lane, Lane) and not lane.route.browser_app and asks_for_worker(head):
+            lane = WORKER_REFUSED
         if isinstance(lane, Problem):
             if lane is not _NO_ROUTE:
                 path = path_of(head.target).decode("latin-1")
@@ -185,8 +188,9 @@ class Forwarder:
         if response.switched_to is not None:
             return await self._switch(call, response, rewrite)
         transport = call.request.transport  # the server lets go of it before it cancels us
+        grant = call.head.grant + (call.lane.grant if may_become_page(call.head) else ())
         try:
-            return await relay(call.request, response, rewrite, call.head.grant)
+            return await relay(call.request, response, rewrite, grant)
         except UpstreamError:
             self._log.warning("request.cut_short", route=call.route.name)
             return cut_off(transport)

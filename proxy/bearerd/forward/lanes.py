@@ -10,6 +10,7 @@ from bearerd.core.headers import RequestHeads
 from bearerd.core.own_credentials import brings_own
 from bearerd.core.problems import Problem
 from bearerd.core.rewrites import rewrite_field
+from bearerd.core.sandbox import SANDBOX
 from bearerd.core.targets import Route, build_target
 from bearerd.core.tokens import TokenSet
 from bearerd.forward.pool import UpstreamPool
@@ -21,7 +22,7 @@ class Lane:
 
     `current` has the token for calls that can be sent at once, if there is one; never where more has to be known of a
     call. `tells` says that the upstream is told of clients. `own` is the lane for calls with a credential of the client's
-    own, where that may be.
+    own, where that may be. `grant` are fields of an answer that a browser may show as a page.
     """
 
     __slots__ = (
@@ -30,6 +31,7 @@ class Lane:
         "_rules",
         "credential",
         "current",
+        "grant",
         "manager",
         "own",
         "route",
@@ -50,6 +52,7 @@ class Lane:
         self.route = route
         self.manager = manager
         self.credential = rules.credential
+        self.grant: RawFields = () if route.browser_app else SANDBOX
         self.tells = rules.forwarded in {"forwarded", "x-forwarded"}
         waits = rules.credential is None or self.tells
         self.current: Callable[[], TokenSet | None] = _no_token if waits else manager.current

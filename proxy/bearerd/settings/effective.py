@@ -241,6 +241,7 @@ def _build_route(prefix: str, table: RouteTable) -> Route:
         retry_statuses=frozenset(table.retry_statuses),
         disk_spool=table.spool == "disk",
         expect_continue=table.expect_continue,
+        browser_app=table.browser_app,
     )
 
 

@@ -142,6 +142,7 @@ class RouteTable(Table):
     expect_continue: bool = True
     retry_statuses: list[Annotated[int, BeforeValidator(parse_retry_status)]] = [401]
     response_idle: Duration | None = None
+    browser_app: bool = False
     proxy: Annotated[InstanceOf[Proxy] | Literal["none"], BeforeValidator(parse_proxy)] | None = None
     proxy_file: PathText | None = None
     ca_file: PathText | None = None
