@@ -1,6 +1,7 @@
 """The truth table of the guard: threats 1, 2, 11 and 12 of the threat model, row by row."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -275,6 +276,17 @@ class TestFetchMetadata:
     ) -> None:
         """Only a link in the address bar to one of our own pages."""
         assert refusal(head(*fetch(site, mode, dest), method=method, target=target)) == expected
+
+    @pytest.mark.parametrize(
+        "site", [b"", b"Cross-Site", b"cross-origin", b"none, cross-site", b"?1", b"\xff"]
+    )
+    def test_what_is_not_known_is_no_excuse(self, site: bytes) -> None:
+        assert refusal(head(*fetch(site, b"cors", b"empty"))) == FORBIDDEN
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_one_good_word_does_not_excuse_another(self, order: int) -> None:
+        fields = [(b"Sec-Fetch-Site", b"none"), (b"sec-fetch-site", b"cross-site")][::order]
+        assert refusal(head(*fields)) == FORBIDDEN
 
     def test_programs_send_neither(self) -> None:
         assert refusal(head(method="POST")) is None
@@ -559,3 +571,52 @@ def test_threat_17_same_origin_takes_proof(
     pairs = ((b"Origin", origin), (b"Sec-Fetch-Site", site))
     fields = [(name, value) for name, value in pairs if value is not None]
     assert is_same_origin(PUBLIC, head(*fields, method="POST")) is expected
+
+
+HOSTS = {b"localhost:6750": True, b"evil.test": False, b"evil.test:6750": False}
+ORIGINS = {
+    None: None,
+    b"http://localhost:6750": "own",
+    b"http://app.test": "allowed",
+    b"http://127.0.0.1:3000": "other",
+    b"null": "other",
+}
+SITES = [None, b"same-origin", b"none", b"same-site", b"cross-site", b"what comes in ten years"]
+MODES = [None, b"navigate", b"cors", b"no-cors", b"same-origin", b"websocket"]
+DESTS = [None, b"document", b"iframe", b"empty", b"image", b"serviceworker"]
+TARGETS = {b"/": False, b"/service/x": False, b"/-/": True, b"/-/logout/me": True, b"/back?code=c": True}
+
+
+def expected(
+    host: bytes, origin: bytes | None, site: bytes | None, navigation: tuple[bytes | None, ...], target: bytes
+) -> tuple[int, str] | None:
+    """What the list of threats says, in its own order. `navigation` are mode and destination."""
+    if not HOSTS[host]:
+        return WRONG
+    match ORIGINS[origin]:
+        case "own":
+            return None
+        case "allowed":
+            return FORBIDDEN if TARGETS[target] else None
+        case "other":
+            return FORBIDDEN
+    if site in {None, b"same-origin", b"none"}:
+        return None
+    return None if TARGETS[target] and navigation == (b"navigate", b"document") else FORBIDDEN
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_the_whole_table(method: str) -> None:
+    """Every combination of what a browser says of a call."""
+    guard = replace(GUARD, callbacks=frozenset({b"/back"}), foreign=frozenset({b"http://app.test"}))
+    for host, origin, site, mode, dest, target in product(HOSTS, ORIGINS, SITES, MODES, DESTS, TARGETS):
+        pairs = (
+            (b"Origin", origin),
+            (b"Sec-Fetch-Site", site),
+            (b"Sec-Fetch-Mode", mode),
+            (b"Sec-Fetch-Dest", dest),
+        )
+        fields = [(name, value) for name, value in pairs if value is not None]
+        navigation = (mode, dest) if method == "GET" else ()
+        request = head(*fields, method=method, target=target, host=((b"Host", host),))
+        assert refusal(request, guard) == expected(host, origin, site, navigation, target), request.headers

@@ -15,6 +15,7 @@ _TELLING: Final = frozenset(
     {b"transfer-encoding", b"upgrade", b"origin", b"sec-fetch-site", b"max-forwards", b"via"}
 )
 _DOCUMENT: Final = (b"navigate", b"document")
+_OURS_OR_NOBODYS: Final = frozenset({b"same-origin", b"none"})  # none: a person's, in the address bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +200,9 @@ def _refuse_origin(guard: Guard, head: Head) -> Problem | None:
     if origins:
         allowed = foreign_origin(guard, head) is not None and not is_own(guard, head.target)
         return None if allowed or origins <= guard.origins else _cross_site()
-    site = head.get(b"sec-fetch-site")
-    if site in {b"cross-site", b"same-site"} and not _is_own_navigation(guard, head):
-        return _cross_site()
-    return None
+    if _OURS_OR_NOBODYS.issuperset(head.every(b"sec-fetch-site")) or _is_own_navigation(guard, head):
+        return None
+    return _cross_site()
 
 
 def _cross_site() -> Problem:
