@@ -265,6 +265,7 @@ class TestServing:
         assert "internal_error" in text
         assert "KeyError" not in text
 
+    @pytest.mark.threat(17)
     async def test_a_call_that_leads_back_here_is_a_loop(self) -> None:
         port = refused_port()
         async with running(configuration(STATIC, f"http://127.0.0.1:{port}", port=port)) as daemon:

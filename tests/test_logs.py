@@ -100,6 +100,7 @@ def test_levels(level: str, shown: list[str]) -> None:
     assert [event["level"] for event in events(stream)] == [name for name in shown for _ in range(2)]
 
 
+@pytest.mark.threat(9)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -128,6 +129,7 @@ def test_no_secret_is_shown_at_any_depth(fields: dict[str, Any], format_: str) -
     assert stream.getvalue().count(MASK) >= 2
 
 
+@pytest.mark.threat(9)
 def test_a_jwt_anywhere_is_masked() -> None:
     stream = start()
     structlog.get_logger("x").info(f"x.y {JWT}", detail=f"got {JWT}", more={"k": [JWT]})
@@ -139,6 +141,7 @@ def fail() -> None:
     raise ValueError(f"s3cret {password}")
 
 
+@pytest.mark.threat(9)
 def test_frames_say_where_and_not_what() -> None:
     try:
         fail()

@@ -1153,6 +1153,7 @@ def test_a_bad_file_is_one_line(folder: Path, text: str, line: str) -> None:
     assert refuse(folder, text) == line
 
 
+@pytest.mark.threat(14)
 @pytest.mark.parametrize(
     "host", ["localhost", "::1%lo", "::ffff:127.0.0.1", "::ffff:7f00:1", "224.0.0.1", "ff02::1", ""]
 )

@@ -241,6 +241,7 @@ class TestAlone:
             assert terminal.shown.endswith("bearerd: the login was given up\n")
         assert server.token_requests == 0
 
+    @pytest.mark.threat(16)
     async def test_a_port_that_is_taken_opens_no_browser(self, file: Path, tmp_path: Path) -> None:
         variables, noted = opener(tmp_path)
         port = port_of(file)

@@ -341,6 +341,7 @@ class TestRedirectUris:
             await closed(host, port)
             assert (await browser.go(f"{made.url}/me/x")).status == 200
 
+    @pytest.mark.threat(1)
     async def test_another_port_answers_to_nothing_else(self) -> None:
         port = refused_port()
         async with world(redirect_uri=f"http://127.0.0.1:{port}/back") as made, Browser() as browser:
@@ -505,6 +506,7 @@ class TestLogout:
 
 
 class TestUpstream:
+    @pytest.mark.threat(13)
     async def test_our_cookies_never_go_there(self) -> None:
         async with world() as made, Browser() as browser:
             await made.log_in(browser)
@@ -531,6 +533,7 @@ class TestUpstream:
             assert made.api.calls == []
 
 
+@pytest.mark.threat(9)
 @pytest.mark.parametrize(
     "path", ["/-/", "/-/login", "/-/login/me", "/-/callback", "/-/nope", "/-/status", "/-/livez", "/me/x"]
 )

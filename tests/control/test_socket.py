@@ -250,6 +250,7 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be someb
 
 
 class TestWhoMayTalk:
+    @pytest.mark.threat(14)
     @pytest.mark.parametrize("umask", [0, 0o022, 0o777])
     async def test_folder_and_socket_are_ours_alone_whatever_the_umask(
         self, runtime: Path, umask: int
@@ -274,6 +275,7 @@ class TestWhoMayTalk:
             (runtime / "bearerd").chmod(0o755)
             assert await asyncio.to_thread(as_nobody, CONNECT, str(path)) == "PermissionError"
 
+    @pytest.mark.threat(14)
     @root_only
     async def test_another_user_who_gets_there_is_cut_off_before_a_word(self, runtime: Path) -> None:
         async with Side().running():
@@ -348,6 +350,7 @@ class TestFolder:
         (runtime / "bearerd").touch()
         await self.check_both_sides(runtime, "cannot be used: not a directory")
 
+    @pytest.mark.threat(14)
     @root_only
     async def test_one_that_another_user_made_first_is_refused(self, runtime: Path, folder: Path) -> None:
         os.chown(folder, NOBODY, NOBODY)

@@ -184,6 +184,7 @@ class TestRequest:
         ):
             build_authorization_url(SOURCE, replace(SERVER, authorization_endpoint=None), MADE)
 
+    @pytest.mark.threat(7)
     def test_a_server_with_plain_pkce_alone_is_refused(self) -> None:
         with pytest.raises(ValueError, match="does not do PKCE with S256"):
             build_authorization_url(SOURCE, replace(SERVER, pkce=False), MADE)

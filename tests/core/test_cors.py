@@ -100,6 +100,7 @@ def test_all_other_rules_hold() -> None:
     )
 
 
+@pytest.mark.threat(3)
 def test_what_an_answer_grants() -> None:
     assert grant(GUARD, page()) == (ORIGIN, EXPOSE, VARY)
     assert grant(GUARD, page(VIEW))[0] == (b"Access-Control-Allow-Origin", VIEW.encode())

@@ -13,6 +13,7 @@ def test_a_token_goes_with_its_cookie() -> None:
     assert TOKEN not in repr(build_token(KEY, "cookie"))
 
 
+@pytest.mark.threat(17)
 @pytest.mark.parametrize(
     ("key", "cookie", "given"),
     [

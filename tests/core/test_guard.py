@@ -61,6 +61,7 @@ class TestHost:
     def test_ours(self, value: bytes) -> None:
         assert refusal(head(host=((b"hOST", value),))) is None
 
+    @pytest.mark.threat(1)
     @pytest.mark.parametrize(
         "value",
         [
@@ -107,6 +108,7 @@ class TestHost:
         assert refusal(head(host=((b"Host", value),), target=target)) == WRONG
         assert full(head(host=((b"Host", value),), target=target)).close
 
+    @pytest.mark.threat(1)
     @pytest.mark.parametrize(
         "hosts",
         [(), (HOST, HOST), (HOST, (b"host", b"evil.test")), ((b"Host", b"evil.test"), HOST)],
@@ -191,6 +193,7 @@ class TestOrigin:
         fields = ((b"oRIGIN", origin), *(((b"Sec-Fetch-Site", site),) if site else ()))
         assert refusal(head(*fields, method="POST")) is None
 
+    @pytest.mark.threat(2)
     @pytest.mark.parametrize(
         "origin",
         [
@@ -219,11 +222,13 @@ class TestOrigin:
         fields = ((b"Origin", origin), (b"Sec-Fetch-Site", b"same-origin"))
         assert refusal(head(*fields, method=method, target=target)) == FORBIDDEN
 
+    @pytest.mark.threat(2)
     @pytest.mark.parametrize("order", [1, -1])
     def test_one_good_origin_does_not_excuse_another(self, order: int) -> None:
         fields = ((b"Origin", b"http://localhost:6750"), (b"origin", b"http://evil.test"))[::order]
         assert refusal(head(*fields)) == FORBIDDEN
 
+    @pytest.mark.threat(12)
     def test_a_websocket_handshake_is_judged_too(self) -> None:
         fields = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"), (b"Origin", b"http://evil.test"))
         assert refusal(head(*fields)) == FORBIDDEN
@@ -239,6 +244,7 @@ class TestFetchMetadata:
     def test_our_own_pages_and_people_may(self, site: bytes) -> None:
         assert refusal(head(*fetch(site, b"cors", b"empty"))) is None
 
+    @pytest.mark.threat(2)
     @pytest.mark.parametrize("site", [b"cross-site", b"same-site"])
     @pytest.mark.parametrize(
         ("method", "target", "mode", "dest", "expected"),
@@ -324,6 +330,7 @@ class TestMethodAndTarget:
         ]
         assert method in problem.detail
 
+    @pytest.mark.threat(4)
     @pytest.mark.parametrize(
         "target",
         [
@@ -352,6 +359,7 @@ class TestMethodAndTarget:
         """RFC 9112 section 3.2.2: a server must accept it."""
         assert origin_form(GUARD, b"http://" + name + path) == path
 
+    @pytest.mark.threat(4)
     @pytest.mark.parametrize(
         "target",
         [
@@ -409,6 +417,7 @@ class TestFraming:
     def test_allowed(self, fields: list[tuple[bytes, bytes]], version: tuple[int, int]) -> None:
         assert refusal(head(*fields, method="POST", version=version)) is None
 
+    @pytest.mark.threat(11)
     @pytest.mark.parametrize(
         ("fields", "version"),
         [
@@ -447,6 +456,7 @@ class TestFraming:
 
 
 class TestSize:
+    @pytest.mark.threat(18)
     def test_fields_that_are_too_large_together(self) -> None:
         fields = [(b"Cookie", b"x" * 30_000)] * 3
         assert refusal(head(*fields[:2])) is None
@@ -461,6 +471,7 @@ class TestLoop:
         assert refusal(head((b"Max-Forwards", b"1"), method="OPTIONS")) is None
         assert refusal(head((b"Max-Forwards", b"0"))) is None
 
+    @pytest.mark.threat(17)
     @pytest.mark.parametrize(
         "fields",
         [
@@ -605,6 +616,7 @@ def expected(
     return None if TARGETS[target] and navigation == (b"navigate", b"document") else FORBIDDEN
 
 
+@pytest.mark.threat(2)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 def test_the_whole_table(method: str) -> None:
     """Every combination of what a browser says of a call."""

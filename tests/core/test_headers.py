@@ -1,7 +1,7 @@
 """Which fields cross in each direction, byte for byte."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bearerd.core.field_rules import DEFAULT_RULES, Credential, FieldRules, build_field_rules
@@ -130,6 +130,7 @@ def test_dropped_from_a_request(name: bytes, spell: type[bytes]) -> None:
     ]
 
 
+@pytest.mark.threat(8)
 @pytest.mark.parametrize(
     "connection",
     [
@@ -157,6 +158,7 @@ def test_connection_cannot_take_ours_away(option: bytes) -> None:
     ]
 
 
+@pytest.mark.threat(8)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -206,6 +208,7 @@ def canonical(name: bytes) -> bytes:
     return name.lower().replace(b"_", b"-")
 
 
+@pytest.mark.threat(8)
 @given(HEADERS)
 @settings(max_examples=200, deadline=None)
 def test_whatever_the_client_sends(headers: list[tuple[bytes, bytes]]) -> None:
@@ -242,6 +245,7 @@ class TestResponse:
         )
         assert receive(*fields) == list(fields)
 
+    @pytest.mark.threat(3)
     @pytest.mark.parametrize(
         "name",
         [
@@ -319,6 +323,7 @@ class TestWire:
         assert LAST_CHUNK == b"0\r\n\r\n"
 
 
+@pytest.mark.threat(13)
 @pytest.mark.parametrize(
     ("value", "left"),
     [
@@ -402,6 +407,7 @@ RULES = st.sampled_from(
 )
 
 
+@pytest.mark.threat(8)
 @given(
     HEADERS,
     st.booleans(),
@@ -410,6 +416,8 @@ RULES = st.sampled_from(
     st.sampled_from([(), ((b"X-Forwarded-For", b"::1"), (b"X-Forwarded-Proto", b"%b"))]),
     RULES,
 )
+@example([(b"Connection", b"x-hop"), (b"X-Hop", b"1")], True, None, None, (), DEFAULT_RULES)
+@example([(b"Cookie", b"bearerd_csrf=x")], True, None, None, (), DEFAULT_RULES)
 @settings(max_examples=300, deadline=None)
 def test_what_is_written_by_template_is_the_same(
     headers: list[tuple[bytes, bytes]],

@@ -64,6 +64,7 @@ BAD = [
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
 
 
+@pytest.mark.threat(11)
 @pytest.mark.parametrize("head", BAD)
 @pytest.mark.parametrize("before", [b"", INTERIM])
 def test_a_bad_head_is_never_complete(head: bytes, before: bytes) -> None:
@@ -285,6 +286,7 @@ def test_one_word_on_the_connection_at_most() -> None:
         assert read_plain(OK + lines + b"\r\nhi") is None
 
 
+@pytest.mark.threat(3)
 @pytest.mark.parametrize(
     "lines",
     [

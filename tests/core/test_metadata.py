@@ -79,6 +79,7 @@ UNFIT = [
 ]
 
 
+@pytest.mark.threat(6)
 @pytest.mark.parametrize(("endpoint", "reason"), UNFIT)
 def test_an_unfit_endpoint(endpoint: str, reason: str) -> None:
     with pytest.raises(ValueError, match=f"^{reason}"):

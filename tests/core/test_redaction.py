@@ -31,6 +31,7 @@ class Holder:
 
 
 class TestSecret:
+    @pytest.mark.threat(9)
     @pytest.mark.parametrize(
         "shown",
         [
@@ -103,6 +104,7 @@ class TestSecret:
 
 
 class TestText:
+    @pytest.mark.threat(9)
     @pytest.mark.parametrize(
         ("text", "shown"),
         [
@@ -223,6 +225,7 @@ class TestText:
 
 
 class TestValue:
+    @pytest.mark.threat(9)
     @pytest.mark.parametrize(
         "key",
         [

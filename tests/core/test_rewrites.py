@@ -144,6 +144,7 @@ def test_what_is_not_below_the_base_is_absolute(path: bytes) -> None:
         assert refer(path) == b"https://api.test" + path
 
 
+@pytest.mark.threat(10)
 @pytest.mark.parametrize(
     ("target", "value"),
     [
@@ -165,6 +166,7 @@ def test_no_upstream_leads_to_our_own_pages(target: bytes, value: bytes) -> None
     assert rewrite_reference(ROUTES, ROOT, target, b"https://root.test/-/x") == b"https://root.test/-/x"
 
 
+@pytest.mark.threat(10)
 @pytest.mark.parametrize(
     ("target", "value"),
     [
@@ -411,6 +413,7 @@ def test_no_bytes_are_too_odd(value: bytes, target: bytes) -> None:
 # ---------------------------------------------------------------- cookies
 
 
+@pytest.mark.threat(13)
 @pytest.mark.parametrize(
     "value",
     [
@@ -489,6 +492,7 @@ def test_a_cookie_comes_to_the_route(value: bytes, cookie: bytes) -> None:
     assert rewrite_field(ROUTES, API, b"/api", b"set-cookie", value) == cookie
 
 
+@pytest.mark.threat(13)
 @pytest.mark.parametrize(
     ("route", "path", "mapped"),
     [

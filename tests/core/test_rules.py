@@ -101,6 +101,7 @@ SPELLINGS = [
 ]
 
 
+@pytest.mark.threat(5)
 @pytest.mark.parametrize("path", SPELLINGS)
 @pytest.mark.parametrize("query", [b"", b"?", b"?/public"])
 def test_no_spelling_gets_round_a_deny(path: bytes, query: bytes) -> None:
@@ -312,6 +313,7 @@ def test_who_must_not_get_it_must_not_see_its_head() -> None:
     assert code(rules, b"/secret", "PUT") is None
 
 
+@pytest.mark.threat(5)
 def test_an_encoded_slash_must_be_allowed_both_ways() -> None:
     both = build_rules(allow=["/p/*/issues", "/p/*/*/issues"])
     assert code(both, b"/p/group%2Fproject/issues") is None
@@ -406,6 +408,7 @@ OVERRIDES = [
 ]
 
 
+@pytest.mark.threat(5)
 @pytest.mark.parametrize("name", OVERRIDES)
 @pytest.mark.parametrize("value", [b"DELETE", b"GET", b""])
 @pytest.mark.parametrize(
@@ -423,6 +426,7 @@ def test_a_method_is_not_overridden(rules: Rules | None, name: bytes, value: byt
     assert code(rules, b"/x", "GET", headers) == "method_override"
 
 
+@pytest.mark.threat(5)
 @pytest.mark.parametrize("query", [b"?_method=DELETE", b"?a=b&_METHOD=put", b"?%5fmethod=x", b"?a;_method"])
 def test_a_method_is_not_overridden_by_a_query(query: bytes) -> None:
     assert code(build_rules(read_only=True), b"/x" + query) == "method_override"

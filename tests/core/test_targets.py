@@ -50,6 +50,7 @@ class TestOrigin:
         assert origin.authority == authority
         assert str(origin) == f"{origin.scheme}://{authority}"
 
+    @pytest.mark.threat(6)
     @pytest.mark.parametrize(
         ("url", "reason"),
         [
@@ -222,6 +223,7 @@ class TestMatch:
         assert prefixes[0] == b"/service/v2"
         assert prefixes[-1] == b""
 
+    @pytest.mark.threat(4)
     @pytest.mark.parametrize(
         ("target", "prefix"),
         [
@@ -301,6 +303,7 @@ class TestBuild:
     def test_byte_for_byte(self, prefix: bytes, base: bytes, tail: bytes) -> None:
         assert build_target(route(prefix, base), prefix + tail) == base + tail
 
+    @pytest.mark.threat(4)
     @pytest.mark.parametrize(
         ("base", "target", "built"),
         [
@@ -313,6 +316,7 @@ class TestBuild:
     def test_the_prefix_alone(self, base: bytes, target: bytes, built: bytes) -> None:
         assert build_target(route(b"/service", base), target) == built
 
+    @pytest.mark.threat(4)
     @given(
         st.binary(max_size=24),
         st.sampled_from([b"", b"/s", b"/s/t", b"/a"]),

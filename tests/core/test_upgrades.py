@@ -71,6 +71,7 @@ def test_what_is_no_upgrade_at_all() -> None:
     assert wanted(head(), PROTOCOLS) is None
 
 
+@pytest.mark.threat(12)
 @pytest.mark.parametrize(
     ("upgrades", "passed"),
     [
@@ -96,6 +97,7 @@ def test_a_route_that_lets_none_pass() -> None:
     assert wanted(head(*HANDSHAKE), frozenset()) is None
 
 
+@pytest.mark.threat(12)
 def test_h2c_is_not_among_the_default() -> None:
     assert frozenset({b"websocket"}) == WEBSOCKET
 

@@ -40,6 +40,7 @@ def told(raw: bytes) -> list[bytes]:
     return [line for line in lines if re.match(rb"(?i)access-control-|vary|timing-allow", line)]
 
 
+@pytest.mark.threat(3)
 async def test_a_page_of_an_allowed_origin_reads_the_answer() -> None:
     """What the upstream says of origins is not what we say: it is replaced. What else it varies by stays."""
     answer = reply(
@@ -68,6 +69,8 @@ async def test_without_allowed_origins_nothing_is_said_of_them() -> None:
         assert len(server.requests) == 1
 
 
+@pytest.mark.threat(2)
+@pytest.mark.threat(3)
 @pytest.mark.parametrize(
     "origin", ["http://evil.test", "null", "http://app.test:3000.evil.test", "http://app.test"]
 )
@@ -134,6 +137,7 @@ async def test_a_login_that_is_needed_can_be_read_of() -> None:
         assert await ask(client, "GET /", f"Origin: {APP}") == (503, LEAVE)
 
 
+@pytest.mark.threat(2)
 @pytest.mark.parametrize(
     "start_line", ["GET /-/", "GET /-/status", "HEAD /-/livez", "POST /-/logout/work", "OPTIONS /-/status"]
 )

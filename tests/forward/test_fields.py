@@ -36,6 +36,7 @@ def _connection(request: pytest.FixtureRequest) -> Iterator[None]:
 # ---------------------------------------------------------------- where the credential goes
 
 
+@pytest.mark.threat(8)
 @pytest.mark.parametrize(
     ("credential", "line"),
     [

@@ -229,6 +229,7 @@ async def test_pipelined_requests_are_answered_in_turn() -> None:
     assert [request.split()[1] for request in server.requests] == [b"/1", b"/2", b"/3"]
 
 
+@pytest.mark.threat(12)
 @pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.0"])
 async def test_an_upgrade_is_not_passed_on_and_the_connection_goes_on(protocol: str) -> None:
     """By a route that lets none pass."""
@@ -248,6 +249,7 @@ async def test_an_upgrade_is_not_passed_on_and_the_connection_goes_on(protocol: 
 # ---------------------------------------------------------------- bytes out
 
 
+@pytest.mark.threat(3)
 async def test_a_response_on_the_wire_byte_for_byte() -> None:
     raw = (
         b"HTTP/1.1 418 I'm \xe9 teapot\r\nX-One: 1\r\nSet-Cookie: a=1; Secure\r\nx-ONE: 2\r\nset-cookie: b=2\r\n"
@@ -317,6 +319,7 @@ async def test_where_a_response_leads(name: bytes, status: bytes, given: bytes, 
         assert root.connections == 0
 
 
+@pytest.mark.threat(13)
 async def test_cookies_of_an_upstream_belong_to_its_route() -> None:
     fields = (
         "Set-Cookie: a=1; path=/base/x;  Domain=127.0.0.1;Secure",
@@ -338,6 +341,22 @@ async def test_cookies_of_an_upstream_belong_to_its_route() -> None:
         await client.exactly(reply(b"hi", "200 OK", *expected))
     sent = [field for field in split(server.requests[0])[1] if field.lower().startswith(b"cookie")]
     assert sent == [b"Cookie: a=1"]
+
+
+@pytest.mark.threat(13)
+async def test_a_cookie_is_never_sent_for_another_client() -> None:
+    """Nor for the same one, unless it sends it: nothing is kept between calls, on one connection to the upstream."""
+    async with (
+        FaultServer([serve(reply(b"hi", "200 OK", "Set-Cookie: a=secret"))]) as server,
+        running(server.url) as daemon,
+        connected(daemon) as first,
+        connected(daemon) as second,
+    ):
+        for client in (first, second, first):
+            client.write("GET / HTTP/1.1")
+            assert b"Set-Cookie: a=secret" in await client.answer()
+    assert server.connections == 1
+    assert not any(b"cookie" in request.lower() for request in server.requests)
 
 
 async def test_a_route_without_cookies() -> None:
@@ -526,6 +545,7 @@ async def test_a_client_that_leaves_before_the_answer() -> None:
         await soon(server.peers[0].gone)
 
 
+@pytest.mark.threat(18)
 async def test_a_client_that_does_not_read_holds_the_upstream_back_and_loses_nothing() -> None:
     total = 32 * MiB
     answer = [send(OK + b"Content-Length: %d\r\n\r\n" % total), repeat(b"x" * 65536, total // 65536)]
@@ -587,6 +607,7 @@ async def test_no_route_takes_the_path() -> None:
         assert [request.split()[1] for request in server.requests] == [b"/?x"]
 
 
+@pytest.mark.threat(1)
 @pytest.mark.parametrize(
     "host", ["evil.test", "localhost.evil.test", "", "localhost", "localhost:1", "a@localhost"]
 )
@@ -759,6 +780,7 @@ async def test_no_token_to_be_had() -> None:
         assert not any(peer.received for peer in server.peers)
 
 
+@pytest.mark.threat(9)
 async def test_a_defect_shows_nothing_but_its_code(capsys: pytest.CaptureFixture[str]) -> None:
     async with pair([serve(HI)]) as (client, server):
         client.write("GET / HTTP/1.1", "X: y")
@@ -929,6 +951,7 @@ async def test_a_client_that_leaves_during_the_refresh() -> None:
 # ---------------------------------------------------------------- our own pages
 
 
+@pytest.mark.threat(17)
 async def test_control_pages_are_never_forwarded() -> None:
     async with pair([serve(HI)]) as (client, server):
         for start_line, status in [

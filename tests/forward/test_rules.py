@@ -44,6 +44,7 @@ async def codes(client: Client, start_lines: Iterable[str], *fields: str) -> set
     return found
 
 
+@pytest.mark.threat(5)
 async def test_what_is_refused_does_not_get_there_and_the_connection_goes_on() -> None:
     async with ruled(RULES, "/base") as (client, server):
         assert await codes(client, ["GET /1", "GET /1/v2", "POST /1/v10?/v1/x"]) == {"refused_by_allow"}
@@ -76,6 +77,7 @@ async def test_a_client_that_asks_first_is_refused_at_once() -> None:
         assert server.connections == 0
 
 
+@pytest.mark.threat(5)
 @pytest.mark.parametrize("field", ["X-HTTP-Method-Override: DELETE", "x_http_method: DELETE"])
 async def test_a_method_in_a_field(field: str) -> None:
     async with ruled(RULES) as (client, server):

@@ -280,6 +280,7 @@ async def test_a_call_behind_the_question_for_another_protocol() -> None:
     assert b"irc" not in server.requests[1]
 
 
+@pytest.mark.threat(12)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -335,6 +336,7 @@ async def test_a_handshake_with_a_body_is_refused(framing: str, body: bytes) -> 
         assert server.connections == 0
 
 
+@pytest.mark.threat(12)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -354,6 +356,7 @@ async def test_a_page_of_another_origin_gets_no_tunnel(fields: tuple[str, ...]) 
         assert server.connections == 0
 
 
+@pytest.mark.threat(1)
 async def test_a_host_that_is_not_ours_gets_no_tunnel() -> None:
     async with pair(OPEN) as (client, server):
         client.host = "evil.test"
@@ -897,6 +900,7 @@ async def test_a_real_client_that_is_refused() -> None:
         assert caught.value.status == 403
 
 
+@pytest.mark.threat(12)
 async def test_a_real_client_of_another_origin() -> None:
     async with served(talk_back) as url, running(url) as daemon, aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:

@@ -332,6 +332,7 @@ BAD_HEADS: Final = [
 ]
 
 
+@pytest.mark.threat(11)
 @pytest.mark.parametrize("raw", BAD_HEADS, ids=[repr(raw[:60]) for raw in BAD_HEADS])
 async def test_a_bad_head_is_an_error_and_ends_the_connection(pool: UpstreamPool, raw: bytes) -> None:
     async with FaultServer([read, send(raw), hang]) as server:

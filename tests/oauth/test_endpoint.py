@@ -134,6 +134,7 @@ async def test_an_endpoint_is_used_exactly_as_written() -> None:
     assert server.requests[0].split()[1] == b"/%41/a%2fb/..//token"
 
 
+@pytest.mark.threat(13)
 async def test_each_request_has_a_connection_of_its_own_and_no_cookies() -> None:
     cookie = answer(GRANT, "200 OK", "Set-Cookie: session=1; Path=/", "Connection: keep-alive")
     async with FaultServer([serve(cookie)]) as server:
@@ -215,6 +216,7 @@ async def test_retry_after_is_handed_on(value: str) -> None:
     assert failure.retry_after_s >= 7
 
 
+@pytest.mark.threat(10)
 @pytest.mark.parametrize(
     "status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"]
 )
@@ -314,6 +316,7 @@ DECLARED: Final = [send(b"HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n")
 COMPRESSED: Final = [send(reply(BOMB, "200 OK", "Content-Encoding: gzip", "Content-Type: application/json"))]
 
 
+@pytest.mark.threat(18)
 @pytest.mark.parametrize(
     "steps", [ENDLESS, CHUNKS, DECLARED, COMPRESSED], ids=["endless", "chunked", "declared", "bomb"]
 )
@@ -446,6 +449,7 @@ async def test_metadata_that_cannot_be_believed(
         assert "/token" not in targets(server)
 
 
+@pytest.mark.threat(10)
 async def test_a_redirected_metadata_request_stays_where_it_is() -> None:
     async with FaultServer([serve(HI)]) as other:
         moved = reply(b"", "307 Moved", f"Location: {other.url}/")

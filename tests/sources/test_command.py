@@ -124,6 +124,7 @@ async def test_arguments_reach_the_program_as_they_are() -> None:
     assert outcome == Granted(Secret(argument.encode().hex()))
 
 
+@pytest.mark.threat(9)
 async def test_nothing_of_ours_is_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEARERD_ACCOUNTS__WORK__CLIENT_SECRET", "s3cret")
     monkeypatch.setenv("BEARERD_", "s3cret")

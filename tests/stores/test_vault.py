@@ -101,6 +101,7 @@ class TestModes:
         assert files(path) == {VAULT: 0o600}
         assert await store.load() == FIRST
 
+    @pytest.mark.threat(14)
     async def test_modes_that_were_loosened_are_tightened(self, path: Path, store: VaultStore) -> None:
         await store.save(FIRST)
         path.chmod(0o777)
@@ -118,6 +119,7 @@ class TestModes:
 
 
 class TestNotOurs:
+    @pytest.mark.threat(14)
     async def test_a_link_is_not_followed(self, path: Path, store: VaultStore, tmp_path: Path) -> None:
         await store.save(FIRST)
         (path / VAULT).rename(tmp_path / "elsewhere")
@@ -127,6 +129,7 @@ class TestNotOurs:
         with pytest.raises(StoreError, match="is a link"):
             await store.save(SECOND)
 
+    @pytest.mark.threat(14)
     async def test_a_link_planted_for_the_next_save_is_not_written_through(
         self, path: Path, store: VaultStore, tmp_path: Path
     ) -> None:
@@ -144,6 +147,7 @@ class TestNotOurs:
         (path / NEXT).unlink()
         assert await store.load() == FIRST
 
+    @pytest.mark.threat(14)
     async def test_a_folder_that_is_a_link_is_refused(
         self, path: Path, store: VaultStore, tmp_path: Path
     ) -> None:
@@ -165,6 +169,7 @@ class TestNotOurs:
             with pytest.raises(StoreError):
                 await store.load()
 
+    @pytest.mark.threat(14)
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away; run by CI")
     async def test_another_user_s_folder_and_file_are_refused(self, path: Path, store: VaultStore) -> None:
         await store.save(FIRST)

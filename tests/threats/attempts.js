@@ -41,6 +41,12 @@ async ([base, prefix]) => {
   add("iframe", { name: "form-get" });
   add("form", { action: to("form-get"), target: "form-get" }).submit();
 
+  const rules = { prefetch: [{ source: "list", urls: [to("speculation")], eagerness: "immediate" }] };
+  add("script", { type: "speculationrules", textContent: JSON.stringify(rules) });
+  add("iframe", { name: "pinged" });
+  add("a", { href: "about:blank", target: "pinged", ping: to("ping") }).click();
+  open(to("popup"));
+
   navigator.sendBeacon(to("beacon"), "text");
   new EventSource(to("event-source"));
   new WebSocket(to("web-socket").replace("http", "ws")).onopen = () => learned.push("web-socket");

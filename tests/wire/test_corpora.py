@@ -131,6 +131,7 @@ async def test_a_target_goes_after_the_base_path(line: Line, after: bytes, sent:
     assert outcome == Outcome([200], [seen(b"GET /v1/%%2F%b HTTP/1.1" % sent)], [])
 
 
+@pytest.mark.threat(4)
 @pytest.mark.parametrize(("target", "status"), NO_TARGETS, ids=shown)
 async def test_a_target_that_is_none_goes_nowhere(line: Line, target: bytes, status: int) -> None:
     assert await line.exchange(asked(b"GET %b HTTP/1.1" % target)) == Outcome([status], [], [])
@@ -230,12 +231,14 @@ async def test_fields_go_upstream_as_they_are(
     assert outcome == Outcome([200], [seen(b"GET / HTTP/1.1", *right)], [])
 
 
+@pytest.mark.threat(8)
 @pytest.mark.parametrize("fields", DROPPED, ids=repr)
 async def test_fields_that_stay_here(line: Line, fields: list[bytes]) -> None:
     outcome = await line.exchange(asked(b"GET / HTTP/1.1", b"A: 1", *fields, b"B: 2"))
     assert outcome == Outcome([200], [seen(b"GET / HTTP/1.1", b"A: 1", b"B: 2")], [])
 
 
+@pytest.mark.threat(2)
 @pytest.mark.parametrize(("fields", "status"), NO_FIELDS, ids=shown)
 async def test_fields_that_are_refused(line: Line, fields: list[bytes], status: int) -> None:
     """Before any of it is sent on."""
@@ -419,6 +422,7 @@ BODIES: Final = [  # chunked ones
 ]
 
 
+@pytest.mark.threat(11)
 @pytest.mark.parametrize(("start_line", "fields", "body"), LINES, ids=shown)
 async def test_a_request_that_two_could_read_in_two_ways_goes_nowhere(
     line: Line, start_line: bytes, fields: list[bytes], body: bytes
