@@ -14,7 +14,8 @@ import structlog
 
 from bearerd.core.configuration import Logging
 from bearerd.core.redaction import MASK, Secret
-from bearerd.logs import configure, frames
+from bearerd.logs import configure
+from bearerd.privacy import frames
 
 JWT = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln"
 

@@ -28,11 +28,11 @@ from bearerd.core.targets import Route
 from bearerd.core.vault import Key, build_identity
 from bearerd.errors import ConfigError
 from bearerd.forward.pool import UpstreamPool
-from bearerd.logs import frames
 from bearerd.oauth.endpoint import OAuthTokenSource
 from bearerd.oauth.exchange import open_session
 from bearerd.oauth.server import OAuthServer
 from bearerd.ports import Clock, RefreshLock, Timer, TokenSource, TokenStore
+from bearerd.privacy import frames
 from bearerd.settings.problems import setting_name
 from bearerd.sources.command import CommandTokenSource
 from bearerd.sources.file import POLL_S as FILE_POLL_S

@@ -48,9 +48,9 @@ from bearerd.front import Front
 from bearerd.gate import Gate
 from bearerd.hooks import LoginHook
 from bearerd.listening import accept_from, open_sockets
-from bearerd.logs import frames
 from bearerd.places import spool_folder
 from bearerd.ports import Clock
+from bearerd.privacy import frames
 from bearerd.stores.client_keys import ClientKeyFile, KeyRing, load_needed
 from bearerd.tokens.logins import Logins
 from bearerd.tokens.manager import TokenManager

@@ -19,7 +19,7 @@ from bearerd.core.targets import path_of
 from bearerd.forward.direct import Caller, DirectCall
 from bearerd.forward.handler import Forwarder
 from bearerd.forward.reply import Written, answer_preflight, answer_problem, end_with
-from bearerd.logs import frames
+from bearerd.privacy import frames
 
 _DEFECT: Final = Problem(
     500, "internal_error", "bearerd met an error of its own; its log says where", "proxy_internal_error"

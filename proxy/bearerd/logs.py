@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-import traceback
 from contextlib import suppress
 from typing import Any, Final, TextIO, cast
 
@@ -12,6 +11,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from bearerd.core.configuration import Logging
 from bearerd.core.redaction import redact_text, redact_value
+from bearerd.privacy import frames
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -65,12 +65,6 @@ def escape(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
 
 def _printable(text: str) -> str:
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
-
-
-def frames(exc: BaseException) -> list[str]:
-    """Where `exc` came from, without its text and without any value: both may hold secrets."""
-    steps = traceback.extract_tb(exc.__traceback__)
-    return [type(exc).__qualname__] + [f"{step.filename}:{step.lineno} {step.name}" for step in steps[-8:]]
 
 
 def _renderer(stream: TextIO) -> Processor:

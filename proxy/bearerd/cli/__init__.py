@@ -10,6 +10,7 @@ import click
 
 from bearerd import __version__
 from bearerd.errors import BearerdError, ConfigError, LoginRequired
+from bearerd.privacy import keep_private
 
 COMMANDS: Final = (
     *("run", "demo", "login", "logout", "token", "refresh", "status"),
@@ -54,6 +55,7 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        ctx.meta["bearerd.cores"] = keep_private()
         with exit_codes():
             return super().invoke(ctx)
 

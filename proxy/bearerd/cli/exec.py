@@ -15,6 +15,7 @@ import click
 
 from bearerd.cli import config_option
 from bearerd.errors import BearerdError, ConfigError, NotConfigured
+from bearerd.privacy import allow_cores
 
 if TYPE_CHECKING:
     from bearerd.core.targets import Route
@@ -79,6 +80,7 @@ def command(ctx: click.Context, route: str | None, path: Path | None, variables:
         raise click.UsageError("there is no command; write it after two dashes: bearerd exec -- CMD ...")
     routes = list(find_routes(path, os.environ))
     added = build_variables(routes, route, parse_variables(variables))
+    allow_cores(ctx.meta["bearerd.cores"])
     replace_process(argv, build_environment(os.environ, added, find_keyless(routes, added)))
 
 
