@@ -58,6 +58,18 @@ async def test_it_is_told_who_and_where(tmp_path: Path) -> None:
         assert lines(file) == [f"work {URL} $(touch no-shell) False ''"]
 
 
+async def test_it_gets_no_secret_and_may_be_bearerd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEARERD_ACCOUNTS__WORK__CLIENT_SECRET", "s3cret")
+    monkeypatch.setenv("bearerd_store__key_secret", "s3cret")
+    monkeypatch.setenv("BEARERD_CONFIG", "/etc/bearerd.toml")
+    file = tmp_path / "told"
+    async with hook("sh", "-c", f"env > {file}") as (made, _):
+        made.refused("work", LOST, URL)
+        await ended(made)
+    assert "s3cret" not in file.read_text()
+    assert {"BEARERD_CONFIG=/etc/bearerd.toml", f"BEARERD_LOGIN_URL={URL}"} <= set(lines(file))
+
+
 async def test_once_for_each_loss_of_each_account(tmp_path: Path) -> None:
     file = tmp_path / "told"
     async with hook("sh", "-c", f"echo $BEARERD_LOGIN_ACCOUNT >> {file}") as (made, clock):

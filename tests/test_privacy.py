@@ -8,14 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import pytest
 
-from bearerd.privacy import allow_cores, keep_private
+from bearerd.core.redaction import Secret
+from bearerd.privacy import allow_cores, keep_private, without_own, without_secrets
+from bearerd.settings.model import SINGLE, AccountTable
 from users import NOBODY
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no cores")
@@ -233,6 +235,24 @@ def test_a_defect_of_a_command_shows_no_text(tmp_path: Path) -> None:
         assert started.process.wait(START_S) == 1
     assert "bearerd: internal error: LookupError" in started.said
     assert SECRET not in started.said
+
+
+@pytest.mark.parametrize("case", [str, str.lower])
+def test_no_variable_of_a_secret_goes_to_a_program(case: Callable[[str], str]) -> None:
+    """By the model: a setting that is new and secret is none that another program gets."""
+    settings = [("work", key, info) for key, info in AccountTable.model_fields.items()]
+    settings += [("", key, info) for table in SINGLE.values() for key, info in table.model_fields.items()]
+    secret = {key for _, key, info in settings if Secret in _kinds(info.annotation)}
+    assert secret == {"client_secret", "refresh_token", "token", "key_secret"}
+    names = {case(f"BEARERD_SECTION__{key.upper()}"): "x" for key in secret | {"headers", "proxy", "command"}}
+    kept = {case("BEARERD_CONFIG"): "x", case("BEARERD_ACCOUNTS__WORK__CLIENT_SECRET_FILE"): "x"}
+    others = {"PATH": "x", "CLIENT_SECRET": "x", "HTTPS_PROXY": "x"}
+    assert without_secrets(names | kept | others) == kept | others
+    assert without_own(names | kept | others) == others
+
+
+def _kinds(annotation: object) -> set[object]:
+    return {annotation}.union(*(_kinds(inner) for inner in get_args(annotation)))
 
 
 class Gone:

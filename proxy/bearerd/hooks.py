@@ -14,6 +14,7 @@ import structlog
 from bearerd.core.lifecycle import Active, State
 from bearerd.core.notices import Notice, decide_notice
 from bearerd.ports import Clock
+from bearerd.privacy import without_secrets
 
 LIMIT_S: Final = 30.0
 
@@ -67,7 +68,7 @@ class LoginHook:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
-                env={**self._environment, **own},
+                env=without_secrets(self._environment) | own,
             )
         except OSError as exc:
             reason = f"cannot be started: {os.strerror(exc.errno or 0)}"

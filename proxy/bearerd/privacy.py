@@ -1,4 +1,4 @@
-"""What a process that holds secrets leaves behind where it goes wrong: places in the code, never values.
+"""What a process that holds secrets leaves to others: to who looks where it went wrong, and to what it starts.
 
 No core is dumped, and an exception that nobody expected is shown by where it came from. Its text, and any value near it,
 may be a secret or have one in it.
@@ -7,12 +7,19 @@ may be a secret or have one in it.
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final
 
 FRAMES: Final = 8
 _PR_SET_DUMPABLE: Final = 4
+_PREFIX: Final = "BEARERD_"
+# The last part of a variable's name whose setting is a secret, or seldom goes without one in it.
+_SECRET: Final = (
+    *("CLIENT_SECRET", "KEY_SECRET", "REFRESH_TOKEN", "TOKEN"),
+    *("COMMAND", "HEADERS", "ON_LOGIN_NEEDED", "PROXY"),
+)
 
 
 def keep_private() -> int | None:
@@ -53,6 +60,20 @@ def _forbid_cores() -> int | None:
 
             ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     return soft
+
+
+def without_own(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a program of somebody else's gets: no variable of bearerd's, in either case."""
+    return {name: text for name, text in environ.items() if not name.upper().startswith(_PREFIX)}
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a program gets that may be bearerd again: no variable of bearerd's with a secret in it."""
+    return {name: text for name, text in environ.items() if not _is_secret(name.upper())}
+
+
+def _is_secret(name: str) -> bool:
+    return name.startswith(_PREFIX) and name.rpartition("__")[2] in _SECRET
 
 
 def frames(exc: BaseException) -> list[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -166,14 +167,14 @@ inject = "if-absent"
 """
 
 
-async def start(folder: Path, *words: str) -> Process:
+async def start(folder: Path, *words: str, **variables: str) -> Process:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("BEARERD_", "OPENAI_"))}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bearerd", "exec", *words),
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=PIPE,
-        env=kept | {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder / "config")},
+        env=kept | {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder / "config")} | variables,
     )
 
 
@@ -227,6 +228,18 @@ class TestCommand:
         words = ("-c", str(tmp_path / "bearerd.toml"), "--", "sh", "-c", "kill -PIPE $$; echo alive")
         async with RunningDaemon(tmp_path, TOML):
             assert await run(tmp_path, *words) == (-signal.SIGPIPE, "", "")
+
+    async def test_a_command_gets_no_secret_and_may_leave_a_core(self, tmp_path: Path) -> None:
+        """It becomes somebody else's program, with the limit that bearerd was started with."""
+        words = ("-c", str(tmp_path / "bearerd.toml"), "--", sys.executable, "-c")
+        program = "import os, resource; print(resource.getrlimit(resource.RLIMIT_CORE)[0], dict(os.environ))"
+        secrets = {"BEARERD_LISTEN__PORT": "1", "BEARERD_ACCOUNTS__WORK__TOKEN": "s3cret"}
+        async with RunningDaemon(tmp_path, TOML):
+            status, out, err = await end(await start(tmp_path, *words, program, **secrets))
+        assert (status, err) == (0, "")
+        assert out.split()[0] == str(resource.getrlimit(resource.RLIMIT_CORE)[0])
+        assert "BEARERD_LISTEN__PORT" in out
+        assert "s3cret" not in out
 
     async def test_no_daemon(self, tmp_path: Path) -> None:
         assert await run(tmp_path, "--", "true") == (

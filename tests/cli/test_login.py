@@ -73,7 +73,9 @@ def opener(folder: Path) -> tuple[dict[str, str], Path]:
     """A browser that notes how it was started, and the file it notes that in, a line each argument."""
     noted = folder / "opened"
     program = folder / "a browser"
-    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{noted}.new"\nmv "{noted}.new" "{noted}"\n')
+    program.write_text(
+        f'#!/bin/sh\nenv > "{noted}.env"\nprintf "%s\\n" "$@" > "{noted}.new"\nmv "{noted}.new" "{noted}"\n'
+    )
     program.chmod(0o700)
     return {"BROWSER": str(program)}, noted
 
@@ -152,7 +154,8 @@ class TestAlone:
         self, server: LoginServer, file: Path, tmp_path: Path
     ) -> None:
         variables, noted = opener(tmp_path)
-        async with Terminal("login", "-c", file, **variables) as terminal:
+        secret = {"BEARERD_HOOKS__ON_LOGIN_NEEDED": '["true", "s3cret-of-ours"]'}
+        async with Terminal("login", "-c", file, **variables, **secret) as terminal:
             address = await terminal.until(ADDRESS)
             assert "bearerd: a browser was opened on this address:" in terminal.shown
             async with Browser() as browser:
@@ -162,6 +165,8 @@ class TestAlone:
             assert await terminal.end() == 0
             await terminal.until(LOGGED_IN)
         assert noted.read_text() == f"{address}\n"
+        assert "BROWSER=" in (tmp_path / "opened.env").read_text()
+        assert "s3cret-of-ours" not in (tmp_path / "opened.env").read_text()
         assert server.token_requests == 1
         assert (await run("token", "work", "-c", file)).out.strip() in server.valid
 

@@ -128,6 +128,7 @@ async def test_arguments_reach_the_program_as_they_are() -> None:
 async def test_nothing_of_ours_is_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEARERD_ACCOUNTS__WORK__CLIENT_SECRET", "s3cret")
     monkeypatch.setenv("BEARERD_", "s3cret")
+    monkeypatch.setenv("bearerd_accounts__work__refresh_token", "s3cret")
     monkeypatch.setenv("OTHER", "kept")
     assert await shell("env | grep -c -e BEARERD -e s3cret; true") == Granted(Secret("0"))
     assert await shell('echo "$OTHER"') == Granted(Secret("kept"))

@@ -15,7 +15,7 @@ import click
 
 from bearerd.cli import config_option
 from bearerd.errors import BearerdError, ConfigError, NotConfigured
-from bearerd.privacy import allow_cores
+from bearerd.privacy import allow_cores, without_secrets
 
 if TYPE_CHECKING:
     from bearerd.core.targets import Route
@@ -193,10 +193,10 @@ def find_keyless(routes: Iterable[Reached], variables: Mapping[str, str]) -> fro
 def build_environment(
     environ: Mapping[str, str], added: Mapping[str, str], keyless: Container[str] = ()
 ) -> dict[str, str]:
-    """`environ` with the variables, a dummy key beside each but the `keyless` where there is none, and no proxy before
+    """`environ` without secrets of ours and with the variables, a dummy key beside each but the `keyless` where there is none, and no proxy before
     this machine.
     """
-    environment = dict(environ) | dict(added)
+    environment = without_secrets(environ) | dict(added)
     for name in added:
         if name in keyless:
             continue

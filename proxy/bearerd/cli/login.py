@@ -14,6 +14,7 @@ import click
 
 from bearerd.cli import config_option
 from bearerd.errors import BearerdError, LoginFailed
+from bearerd.privacy import without_own
 
 if TYPE_CHECKING:
     from bearerd.cli.pasting import Pasted
@@ -218,8 +219,14 @@ def open_browser(url: str) -> bool:
         return False
     nothing = subprocess.DEVNULL
     try:
-        # One program, one checked argument, no shell.
-        subprocess.Popen(argv, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)  # noqa: S603
+        subprocess.Popen(  # noqa: S603  # one program, one checked argument, no shell
+            argv,
+            stdin=nothing,
+            stdout=nothing,
+            stderr=nothing,
+            start_new_session=True,
+            env=without_own(os.environ),
+        )
     except OSError:
         return False
     return True

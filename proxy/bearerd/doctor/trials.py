@@ -18,6 +18,7 @@ from bearerd.core.vault import Key, parse_key
 from bearerd.doctor.findings import Finding, KeyRead, Level, finding_of
 from bearerd.doctor.sight import Kind, Seen, Sight, look_at
 from bearerd.errors import NoKeyYet, StoreError
+from bearerd.privacy import without_own
 from bearerd.stores.client_keys import load_needed
 from bearerd.stores.keys import find_weakness_of_link, load_key
 from bearerd.stores.vault import VaultFolder
@@ -102,10 +103,14 @@ def _loose_key(settings: Store) -> Key | None:
 
 def _backend() -> str:
     with suppress(subprocess.SubprocessError, OSError):
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("BEARERD_")}
         command = (sys.executable, "-P", "-c", _BACKEND)
         ended = subprocess.run(  # noqa: S603  # our own program
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHILD_S, env=ours, check=True
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_CHILD_S,
+            env=without_own(os.environ),
+            check=True,
         )
         return ended.stdout.decode(errors="replace").strip()
     return "its backend is not known"

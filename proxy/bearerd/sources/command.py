@@ -11,6 +11,7 @@ from bearerd.core.lifecycle import Failure, FailureKind
 from bearerd.core.outputs import parse_output
 from bearerd.core.tokens import Granted, TokenSet
 from bearerd.ports import Clock
+from bearerd.privacy import without_own
 
 OUTPUT_LIMIT: Final = 1 << 20
 REST_S: Final = 0.25  # for what a program has printed to arrive after its end
@@ -55,7 +56,7 @@ class CommandTokenSource:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
-            env={name: value for name, value in os.environ.items() if not name.startswith("BEARERD_")},
+            env=without_own(os.environ),
         )
 
     def changed(self) -> bool:

@@ -20,6 +20,7 @@ from bearerd.core.configuration import Store
 from bearerd.core.redaction import Secret
 from bearerd.core.vault import KEY_BYTES, Key, build_key, encode_key, parse_key
 from bearerd.errors import DamagedKey, NoKeyYet, StoreError
+from bearerd.privacy import without_own
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder
 from bearerd.stores.way import Weakness, find_weakness, own_home
@@ -252,7 +253,7 @@ class Keychain:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
-            env={name: text for name, text in os.environ.items() if not name.startswith("BEARERD_")},
+            env=without_own(os.environ),
         )
         try:
             async with asyncio.timeout(self._limit_s):
