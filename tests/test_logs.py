@@ -5,18 +5,25 @@ import io
 import json
 import logging
 import re
+import sys
+import time
 import warnings
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bearerd.core.configuration import Logging
 from bearerd.core.redaction import MASK, Secret
+from bearerd.core.tokens import Granted
 from bearerd.logs import configure
 from bearerd.privacy import frames
 
+TAKEN = ("event", "level", "timestamp", "again", "stack", "exception")
 JWT = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln"
 
 
@@ -153,6 +160,100 @@ def test_frames_say_where_and_not_what() -> None:
     assert "s3cret" not in "".join(shown)
 
 
+SECRET_TEXT = "c4n4ry-c4n4ry-c4n4ry"
+PLAIN = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.binary(max_size=8)
+)
+NAMED = st.sampled_from(
+    [
+        "authorization",
+        "Proxy-Authorization",
+        "set-cookie",
+        "access_token",
+        "code",
+        "state",
+        "x-api-key",
+        "PASSWORD",
+    ]
+)
+
+
+class Holder:
+    """Whatever a library may hand on, which is shown by its repr."""
+
+    def __init__(self, *held: object) -> None:
+        self.held = held
+
+    def __repr__(self) -> str:
+        return f"<Holder {self.held!r}>"
+
+
+def secrets() -> st.SearchStrategy[object]:
+    """A secret as it may be met: wrapped, after a scheme or a name, under a name, in an exception."""
+    text = SECRET_TEXT
+    return st.one_of(
+        st.just(Secret(text)),
+        st.sampled_from(
+            [f"Bearer {text}", f"token={text}", f'{{"refresh_token": "{text}"}}', f"/cb?code={text}"]
+        ),
+        st.sampled_from([f"Basic {text}".encode(), bytearray(b"cookie: a=" + text.encode())]),
+        NAMED.map(lambda name: {name: text}),
+        NAMED.map(lambda name: ((name.encode(), text.encode()), ("A", "b"))),
+        NAMED.map(lambda name: MappingProxyType({name: [text, {"a": text}]})),
+        st.sampled_from([ValueError(text), KeyError(text), ExceptionGroup(text, [OSError(text)])]),
+        st.just(Granted(Secret(text), refresh_token=Secret(text))),
+        st.just(Holder(Secret(text), f"Bearer {text}")),
+    )
+
+
+def nest(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    pairs = st.tuples(inner, PLAIN)
+    return st.one_of(
+        st.dictionaries(st.text(max_size=8), inner, min_size=1, max_size=3),
+        st.lists(inner, min_size=1, max_size=3),
+        pairs,
+        pairs.map(list),
+        inner.map(lambda value: [{"a": (value,)}]),
+        inner.map(lambda value: Holder({"deep": Secret(SECRET_TEXT)}) if isinstance(value, str) else value),
+    )
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+@given(
+    fields=st.dictionaries(
+        st.text(st.characters(categories=["Ll", "Lu"]), min_size=1, max_size=8).filter(
+            lambda name: name not in TAKEN
+        ),
+        st.recursive(secrets(), nest, max_leaves=5),
+        min_size=1,
+        max_size=4,
+    )
+)
+@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+def test_no_event_shows_a_secret_wherever_it_is(fields: dict[str, Any], format_: str) -> None:
+    stream = start("debug", format_)
+    structlog.get_logger("x").bind(**fields).debug("x.y", again=fields)
+    logging.getLogger("lib").warning("with a value: %s", Secret(SECRET_TEXT), extra={"values": fields})
+    assert "x.y" in stream.getvalue()
+    assert SECRET_TEXT not in stream.getvalue()
+
+
+@pytest.mark.parametrize("form", ["true", "exception", "triple"])
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_an_exception_beside_an_event_is_shown_by_its_place(format_: str, form: str) -> None:
+    stream = start(format_=format_)
+    try:
+        fail()
+    except ValueError as exc:
+        given_ = {"true": True, "exception": exc, "triple": sys.exc_info()}[form]
+        structlog.get_logger("x").error("x.y", exc_info=given_)
+    structlog.get_logger("x").error("x.z", exc_info=True)
+    shown = stream.getvalue()
+    assert "ValueError" in shown
+    assert " fail" in shown
+    assert "s3cret" not in shown
+
+
 @pytest.mark.parametrize("format_", ["json", "console"])
 def test_an_exception_as_a_value_is_its_kind(format_: str) -> None:
     stream = start(format_=format_)
@@ -219,6 +320,43 @@ def test_a_forgotten_task_shows_no_exception_text() -> None:
     assert event["message"] == "Task exception was never retrieved"
     assert event["trace"][0] == "ValueError"
     assert "s3cret" not in stream.getvalue()
+
+
+async def hand_over(value: object) -> object:
+    await asyncio.sleep(0)
+    return value
+
+
+def test_what_asyncio_says_in_its_debug_mode_has_no_value() -> None:
+    """Slow callbacks are shown with their arguments, futures with their results, destroyed tasks with what they wait for."""
+    stream = start()
+    secret = "c4n4ry-of-a-call"
+
+    def slow(value: object) -> None:
+        del value
+        time.sleep(0.002)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = 0.001
+        loop.call_soon(slow, secret)
+        future: asyncio.Future[object] = loop.create_future()
+        future.add_done_callback(slow)
+        future.set_result(secret)
+        await asyncio.create_task(hand_over(secret))
+        await future
+        loop.call_exception_handler({"message": "odd", "future": future, "value": secret})
+        waiting = loop.create_task(asyncio.sleep(3600, secret))
+        await asyncio.sleep(0)
+        loop.call_exception_handler({"message": "Task was destroyed but it is pending!", "task": waiting})
+        waiting.cancel()
+
+    with asyncio.Runner(debug=True, loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(main())
+    said = [event["message"] for event in events(stream)]
+    assert [line for line in said if line.startswith("Executing ") and "test_logs.py:" in line], said
+    assert {"odd", "Task was destroyed but it is pending!"} <= set(said)
+    assert "c4n4ry" not in stream.getvalue()
 
 
 def test_warnings_are_events() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 from contextlib import suppress
 from typing import Any, Final, TextIO, cast
@@ -21,6 +22,7 @@ LEVELS: Final = {
     "critical": logging.CRITICAL,  # for commands, which say by themselves what went wrong
 }
 
+_PLACE: Final = re.compile(r"\bat (/[^\s<>()]+:[0-9]+)")
 _FIRST: Final = ("timestamp", "level", "event")
 
 
@@ -49,12 +51,22 @@ def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """A structlog processor that masks secrets in every value, and puts first what people look for first."""
     del logger, method
     order = {key: event[key] for key in _FIRST if key in event} | dict(event)
-    return {key: redact_value(key, _without_text(value)) for key, value in order.items()}
+    if failure := _exception(order.pop("exc_info", None)):
+        order["trace"] = frames(failure)  # a renderer would show its text, and might show what is near it
+    return {key: redact_value(key, value) for key, value in order.items()}
 
 
-def _without_text(value: object) -> object:
-    """An exception is its kind: what it says may hold anything."""
-    return type(value).__qualname__ if isinstance(value, BaseException) else value
+def _exception(given: object) -> BaseException | None:
+    """What ``exc_info`` stands for, in any of its forms."""
+    match given:
+        case BaseException():
+            return given
+        case (_, BaseException() as inner, _):
+            return inner
+        case True:
+            return sys.exception()
+        case _:
+            return None
 
 
 def escape(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -94,9 +106,21 @@ class _Bridge(logging.Handler):
         fields: dict[str, Any] = {"logger": record.name}
         if record.exc_info and record.exc_info[1]:
             fields["trace"] = frames(record.exc_info[1])
-            message = message.partition("\n")[0]  # asyncio puts the exception's text on a further line
-        fields["message"] = redact_text(message)
+        fields["message"] = redact_text(_without_values(message) if record.name == "asyncio" else message)
         structlog.get_logger("bearerd.library").log(_level(record.levelno), "library.message", **fields)
+
+
+def _without_values(message: str) -> str:
+    """Tasks, callbacks and futures are shown by asyncio with their results and arguments, which may be secrets.
+
+    What is left is what it says of them, and where in the code they are.
+    """
+    first = message.partition("\n")[0]
+    before, bracket, shown = first.partition("<")
+    if not bracket:
+        return first
+    places = dict.fromkeys(_PLACE.findall(message))
+    return f"{before}{', '.join(places) or '...'}{shown.rpartition('>')[2]}"
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -7,6 +7,7 @@ import pickle
 import time
 import traceback
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given, settings
@@ -288,7 +289,10 @@ class TestValue:
             ((1, "token=canary"), [1, f"token={MASK}"]),
             (SECRET, MASK),
             (Holder("x", SECRET), f"Holder(name='x', held={MASK})"),
-            (ValueError(f"Bearer {CANARY}"), f"Bearer {MASK}"),
+            (ValueError(CANARY), "ValueError"),
+            ([KeyError(CANARY), {"a": OSError(CANARY)}], ["KeyError", {"a": "OSError"}]),
+            (MappingProxyType({"Cookie": "canary", "code": CANARY}), {"Cookie": MASK, "code": MASK}),
+            ({f"Bearer {CANARY}": 1}, {f"Bearer {MASK}": 1}),
         ],
     )
     def test_at_any_depth(self, value: object, shown: object) -> None:

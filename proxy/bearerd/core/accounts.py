@@ -1,6 +1,6 @@
 """What an account is: where its tokens come from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bearerd.core.redaction import Secret
@@ -59,7 +59,7 @@ class OAuthSource:
 class CommandSource:
     """Tokens printed by a program, started without a shell."""
 
-    argv: tuple[str, ...]
+    argv: tuple[str, ...] = field(repr=False)
     timeout_s: float
 
 

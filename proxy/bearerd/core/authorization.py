@@ -2,7 +2,7 @@
 
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -29,7 +29,7 @@ class Transaction:
     account: str
     state: Secret
     verifier: Secret
-    nonce: str | None
+    nonce: str | None = field(repr=False)
     redirect_uri: str
     binding: Secret
     return_to: str

@@ -6,7 +6,7 @@ All of it is said of names, and once, when the route is made. Values enter only 
 import re
 from base64 import b64encode
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 Forwarding = Literal["none", "pass", "forwarded", "x-forwarded"]
@@ -79,7 +79,7 @@ class FieldRules:
     credential: Credential | None
     dropped: frozenset[bytes]
     families: tuple[bytes, ...] = _FAMILIES
-    added: tuple[tuple[bytes, bytes], ...] = ()
+    added: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
     forwarded: Forwarding = "none"
     own: "FieldRules | None" = None
 

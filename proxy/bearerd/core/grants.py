@@ -5,11 +5,11 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 from bearerd.core.accounts import ClientAuth, OAuthSource
 from bearerd.core.authorization import Transaction
@@ -33,7 +33,7 @@ _PASSING: Final = frozenset({"temporarily_unavailable", "server_error", "slow_do
 class TokenRequest:
     """A POST to a token endpoint: headers, and a body that is a secret as a whole."""
 
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: Secret
 
 
@@ -172,7 +172,8 @@ def _kind(status: int, error: str, ended: tuple[str, ...]) -> FailureKind:
 def _shown(text: str, limit: int, sent: tuple[Secret | None, ...]) -> str:
     """A peer's words, safe to print: what we sent or looks like a credential is masked, what is no plain text is `?`."""
     for secret in filter(None, sent):
-        text = text.replace(secret.reveal(), MASK)
+        for form in {secret.reveal(), quote_plus(secret.reveal()), quote(secret.reveal(), safe="")}:
+            text = text.replace(form, MASK)
     return _ERROR_TEXT.sub("?", redact_text(text[:4096]))[:limit]
 
 

@@ -1,6 +1,7 @@
 """Values that must not be read in any text."""
 
 import re
+from collections.abc import Mapping
 from typing import Final, Self
 
 MASK: Final = "**********"
@@ -121,12 +122,16 @@ def redact_value(key: str, value: object) -> object:
     match value:
         case None | bool() | int() | float():
             return value
-        case dict():
-            return {_text(name): redact_value(_text(name), inner) for name, inner in value.items()}
+        case Mapping():
+            return {
+                redact_text(_text(name)): redact_value(_text(name), inner) for name, inner in value.items()
+            }
         case tuple((str() | bytes() as name, inner)):  # a field, as headers come
             return [redact_text(_text(name)), redact_value(_text(name), inner)]
         case list() | tuple() | set() | frozenset():
             return [redact_value(key, inner) for inner in value]
+        case BaseException():  # what it says may hold anything
+            return type(value).__qualname__
         case _:
             return redact_text(_text(value))
 

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
@@ -31,10 +31,10 @@ class AuthorizationRequest:
 
     client_id: str
     redirect_uri: str
-    state: str | None
+    state: str | None = field(repr=False)
     scopes: tuple[str, ...]
     challenge: str
-    nonce: str | None
+    nonce: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

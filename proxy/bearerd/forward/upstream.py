@@ -7,7 +7,7 @@ decompressed, redirected or sent twice behind our back.
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import aiohttp
@@ -55,7 +55,7 @@ class UpstreamRequest:
     """
 
     method: str
-    head: bytes
+    head: bytes = field(repr=False)
     body: Body | None = None
     chunked: bool = False
     idle_s: float | None = None

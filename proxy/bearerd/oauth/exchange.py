@@ -1,6 +1,6 @@
 """One request to an authorization server. Every way in which a peer can fail becomes a value, never an exception."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
@@ -17,7 +17,7 @@ class Reply:
     """What came back. A body over the limit is empty: no reply of use is that long."""
 
     status: int
-    body: bytes
+    body: bytes = field(repr=False)
     retry_after: str | None
 
 
