@@ -68,6 +68,7 @@ def problem_headers(problem: Problem) -> list[tuple[str, str]]:
         ("Content-Type", "application/problem+json"),
         ("Cache-Control", "no-store"),
         ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("Referrer-Policy", "no-referrer"),
         ("X-Content-Type-Options", "nosniff"),
         ("X-Frame-Options", "DENY"),
         *problem_fields(problem),
