@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+import canaries
+
 LIMIT_S: Final = 60.0
 SAYING_S: Final = 20.0
 LINES: Final = 60
 COLUMNS: Final = 100
+PRINTED: Final = ("state",)  # in the address that a person is to open
 CTRL_C: Final = "\x03"
 CTRL_D: Final = "\x04"
 
@@ -32,6 +35,7 @@ class Ended:
 
 
 async def run(*words: str | Path, stdin: str = "", python: tuple[str, ...] = (), **variables: str) -> Ended:
+    canaries.know_variables(variables)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *python, "-m", "bearerd", *map(str, words)),
         stdin=PIPE,
@@ -42,12 +46,16 @@ async def run(*words: str | Path, stdin: str = "", python: tuple[str, ...] = (),
     async with asyncio.timeout(LIMIT_S):
         out, err = await process.communicate(stdin.encode())
     assert process.returncode is not None
+    canaries.note(f"what bearerd {words[:1]} says", err)
+    if words[:1] != ("token",):  # its purpose
+        canaries.note(f"what bearerd {words[:1]} prints", out, PRINTED)
     return Ended(process.returncode, out.decode(), err.decode())
 
 
 def write(folder: Path, toml: str) -> Path:
     file = folder / "bearerd.toml"
     file.write_text(toml)
+    canaries.know_toml(toml)
     file.chmod(0o600)
     return file
 
@@ -58,6 +66,7 @@ class Terminal:
     def __init__(self, *words: str | Path, **variables: str) -> None:
         self._words = tuple(map(str, words))
         self._variables = variables
+        canaries.know_variables(variables)
         self._shown = bytearray()
         self._more = asyncio.Event()
         self._screen = -1
@@ -90,10 +99,17 @@ class Terminal:
 
     async def __aexit__(self, *_: object) -> None:
         if self._process.returncode is None:
+            canaries.note_process(self.pid, self._variables)
             self._process.kill()
             await self._process.wait()
         asyncio.get_running_loop().remove_reader(self._screen)
         os.close(self._screen)
+        if self._words[0] != "token":
+            canaries.note("what was on a terminal", self._typed_out(), PRINTED)
+
+    def _typed_out(self) -> str:
+        """What was shown, without what the person at it has typed, which a terminal shows, too."""
+        return self.shown.replace(self._typed, "") if self._typed else self.shown
 
     async def until(self, pattern: str) -> str:
         """The first group of `pattern`, or all of it, once that is on the screen."""
@@ -105,6 +121,7 @@ class Terminal:
         return found[1] if found.re.groups else found[0]
 
     def type(self, text: str) -> None:
+        self._typed = text.strip() or self._typed
         os.write(self._screen, text.encode())
 
     async def end(self) -> int:
@@ -117,6 +134,7 @@ class Terminal:
         return status
 
     _over = False
+    _typed = ""
 
     def _read(self) -> None:
         data = b""

@@ -5,6 +5,9 @@ import signal
 from collections.abc import Callable, Mapping
 
 from bearerd.daemon import new_event_loop
+from canaries import pytest_runtest_makereport, pytest_runtest_setup
+
+__all__ = ["pytest_runtest_makereport", "pytest_runtest_setup"]  # no secret comes out of any test
 
 # What a shell starts in the background has SIGINT ignored, and so would have all that it starts in turn; Ctrl-C is tried here.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

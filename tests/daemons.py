@@ -5,11 +5,13 @@ import os
 import re
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
+
+import canaries
 
 READY: Final = re.compile(rb"listens on http://127\.0\.0\.1:(\d+)")
 START_S: Final = 20.0
@@ -33,7 +35,9 @@ class RunningDaemon:
         self._shell = ("sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh") if descriptors else ()
         self._file = folder / "bearerd.toml"
         self._file.write_text("[listen]\nport = 0\n" + toml)
+        canaries.know_toml(toml)
         self._file.chmod(0o600)
+        self._given = tuple(name for name in os.environ if name.upper().startswith("BEARERD_"))
         self._said = bytearray()
         self._ready = asyncio.Event()
         self._reader: asyncio.Task[None]
@@ -50,7 +54,7 @@ class RunningDaemon:
 
     @property
     def log(self) -> str:
-        """What it has written to standard error so far."""
+        """What it has written to standard output and standard error so far."""
         return self._said.decode()
 
     async def __aenter__(self) -> Self:
@@ -58,9 +62,11 @@ class RunningDaemon:
             *self._shell,
             *(sys.executable, "-m", "bearerd", "run", "-c", str(self._file)),
             stdin=DEVNULL,
-            stdout=DEVNULL,
-            stderr=PIPE,
-            env=os.environ | ({"XDG_RUNTIME_DIR": str(self._runtime)} if self._runtime else {}),
+            stdout=PIPE,
+            stderr=STDOUT,
+            env={"BEARERD_LOG__LEVEL": "debug"}
+            | os.environ
+            | ({"XDG_RUNTIME_DIR": str(self._runtime)} if self._runtime else {}),
         )
         self._reader = asyncio.create_task(self._read())
         with suppress(TimeoutError):
@@ -76,6 +82,7 @@ class RunningDaemon:
         assert status == 0, f"bearerd ended with status {status}. It said:\n{self.log}"
 
     async def end(self) -> int:
+        canaries.note_process(self.pid, self._given)
         if self._process.returncode is None:
             self._process.terminate()
         return await self.ended()
@@ -92,14 +99,15 @@ class RunningDaemon:
         return status
 
     async def _read(self) -> None:
-        assert self._process.stderr is not None
-        while line := await self._process.stderr.readline():
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
             self._said += line
             found = READY.search(line)
             if found and not self._ready.is_set():
                 self.port = int(found[1])
                 self._ready.set()
         self._ready.set()
+        canaries.note("the output of a daemon", bytes(self._said))
 
 
 @asynccontextmanager

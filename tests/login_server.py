@@ -3,12 +3,13 @@
 import base64
 import hashlib
 import json
-import secrets
 import time
 from typing import Final, Self
 from urllib.parse import urlencode
 
 from aiohttp import web
+
+import canaries
 
 HOST: Final = "127.0.0.1"
 
@@ -71,11 +72,12 @@ class LoginServer:
 
     async def _authorize(self, request: web.Request) -> web.Response:
         query = request.query
+        canaries.know(query["state"], "state")
         answer = {"state": query["state"]} | ({"iss": self.issuer} if self.names_itself else {})
         if self.denial:
             answer |= {"error": self.denial[0], "error_description": self.denial[1]}
         else:
-            code = secrets.token_urlsafe(8)
+            code = canaries.make("code")
             self._codes[code] = (query["code_challenge"], query.get("nonce"))
             answer["code"] = code
         return web.Response(status=302, headers={"Location": f"{query['redirect_uri']}?{urlencode(answer)}"})
@@ -85,15 +87,16 @@ class LoginServer:
         form = await request.post()
         challenge, nonce = self._codes.pop(str(form.get("code")), (None, None))
         verifier = str(form.get("code_verifier", ""))
+        canaries.know(verifier, "verifier")
         if self.error or (form["grant_type"] == "authorization_code" and challenge != _challenge(verifier)):
             return web.json_response({"error": self.error or "invalid_grant"}, status=400)
-        token = secrets.token_urlsafe(8)
+        token = canaries.make("access")
         self.valid.add(token)
         reply = {
             "access_token": token,
             "token_type": "Bearer",
             "expires_in": self.lifetime_s,
-            "refresh_token": secrets.token_urlsafe(8),
+            "refresh_token": canaries.make("refresh"),
         }
         if nonce is not None:
             reply["id_token"] = self._id_token(str(form["client_id"]), nonce)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
+import canaries
 from bearerd.core.accounts import Account, ClientAuth, Grant, OAuthSource, Source
 from bearerd.core.configuration import Configuration, Keys, Listen, Logging, Store
 from bearerd.core.targets import parse_route
@@ -19,6 +20,7 @@ from login_server import LoginServer
 from upstreams import ApiUpstream, accept_any_of
 
 NAVIGATION: Final = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Sec-Fetch-Site": "none"}
+SENT_ON: Final = ("Location", "Set-Cookie")
 CROSS_SITE: Final = NAVIGATION | {"Sec-Fetch-Site": "cross-site"}
 
 
@@ -75,7 +77,16 @@ class Browser:
         async with self._http.request(
             method, url, headers=headers, data=form, allow_redirects=False
         ) as response:
-            return Answer(response.status, response.headers, await response.text())
+            answer = Answer(response.status, response.headers, await response.text())
+        self._note(str(url), answer)
+        return answer
+
+    def _note(self, url: str, answer: Answer) -> None:
+        """An address it is sent to, and a cookie it is given, are the browser's to know."""
+        for address in (url, answer.headers.get("Location", "")):
+            canaries.know_address(address)
+        fields = [f"{name}: {value}" for name, value in answer.headers.items() if name not in SENT_ON]
+        canaries.note(f"the page at {urlsplit(url).path}", "\n".join([*fields, answer.source]))
 
 
 def raw_url(url: str) -> URL:

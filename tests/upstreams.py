@@ -9,6 +9,8 @@ from typing import Any, Final, Self
 
 from aiohttp import web
 
+import canaries
+
 HOST: Final = "127.0.0.1"
 CHAT_PATH: Final = "/v1/chat/completions"
 CHAT_WORDS: Final = (
@@ -88,6 +90,7 @@ class ApiUpstream:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         digest = hashlib.sha256(body).hexdigest()
+        canaries.know(_bearer_of(request), "access token")
         authorized = await self._check(_bearer_of(request))
         self.calls.append(
             Call(request.method, request.raw_path, tuple(request.raw_headers), digest, authorized)

@@ -102,12 +102,18 @@ class _Bridge(logging.Handler):
     """What libraries log through the standard library, as events of ours; no traceback texts."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = _message(record)
-        fields: dict[str, Any] = {"logger": record.name}
-        if record.exc_info and record.exc_info[1]:
-            fields["trace"] = frames(record.exc_info[1])
-        fields["message"] = redact_text(_without_values(message) if record.name == "asyncio" else message)
-        structlog.get_logger("bearerd.library").log(_level(record.levelno), "library.message", **fields)
+        structlog.get_logger("bearerd.library").log(_level(record.levelno), **event_of(record))
+
+
+def event_of(record: logging.LogRecord) -> dict[str, Any]:
+    """The event that a library's record becomes."""
+    message = _message(record)
+    fields: dict[str, Any] = {"event": "library.message", "logger": record.name}
+    if record.exc_info and record.exc_info[1]:
+        fields["trace"] = frames(record.exc_info[1])
+    return fields | {
+        "message": redact_text(_without_values(message) if record.name == "asyncio" else message)
+    }
 
 
 def _without_values(message: str) -> str:

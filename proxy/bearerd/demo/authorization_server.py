@@ -100,8 +100,8 @@ class Issued:
 
 
 def _derive(entropy: bytes, purpose: str) -> str:
-    """Unrelated texts for several purposes from the same entropy."""
-    return hmac.digest(entropy, purpose.encode(), "sha256").hex()
+    """Unrelated texts for several purposes from the same entropy. They say what they are, to be known where they are met."""
+    return f"demo-{purpose}-{hmac.digest(entropy, purpose.encode(), 'sha256').hex()}"
 
 
 def _same(left: str, right: str) -> bool:
@@ -381,7 +381,7 @@ class AuthorizationServer:
         subject = form.get("name", "").strip()
         if form.get("decision") != "allow" or not subject or len(subject) > 64 or not subject.isprintable():
             return self._redirect(form, error="access_denied")
-        code = secrets.token_urlsafe(ENTROPY_BYTES)
+        code = f"demo-code-{secrets.token_hex(ENTROPY_BYTES)}"
         now = self._clock()
         self._codes = {text: known for text, known in self._codes.items() if now < known.expires_at}
         self._codes[code] = Code(asked, subject, now + CODE_S)

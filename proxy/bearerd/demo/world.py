@@ -56,7 +56,7 @@ class Demo:
     async def start(cls, lifetimes: Lifetimes | None = None) -> AsyncIterator[Self]:
         """Run both on free ports of 127.0.0.1 until the context ends. Raises OSError if it cannot listen."""
         lifetimes = lifetimes or Lifetimes()
-        client_secret = Secret(secrets.token_urlsafe(32))
+        client_secret = Secret(f"demo-secret-{secrets.token_hex(32)}")
         async with AsyncExitStack() as stack:
             # Bound before it is served, because the metadata names the port.
             listener = stack.enter_context(_listen())
