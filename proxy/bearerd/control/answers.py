@@ -5,6 +5,7 @@ from typing import Final
 
 from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
+from yarl import URL
 
 from bearerd import __version__
 from bearerd.core.cors import grant
@@ -14,6 +15,7 @@ from bearerd.core.pages import Page, page_headers, render
 Fields = Iterable[tuple[str, str]]
 
 SERVER: Final = f"bearerd/{__version__}"
+_KEPT: Final = 128  # as many as `functools.lru_cache` does by itself
 _PLAIN: Final = (
     ("Cache-Control", "no-store"),
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
@@ -35,6 +37,12 @@ def read_head(message: RawRequestMessage | web.BaseRequest, path: str, guard: Gu
     if guard.foreign:
         head.grant = grant(guard, head)
     return head
+
+
+def forget_addresses() -> None:
+    """What parses requests keeps the last addresses that it has parsed. A callback's has a code in it, and a state."""
+    for number in range(_KEPT):
+        URL.build(path=f"/{number}", encoded=True)
 
 
 def answer_page(status: int, page: Page, fields: Fields = ()) -> web.Response:

@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 
 from bearerd.control import login_pages as pages
-from bearerd.control.answers import answer_page, send_on
+from bearerd.control.answers import answer_page, forget_addresses, send_on
 from bearerd.control.relays import Relays
 from bearerd.core.authorization import (
     LIFETIME_S,
@@ -126,6 +126,12 @@ class BrowserLogins:
 
     async def end(self, head: Head) -> web.Response | Problem:
         """The callback: the browser is back from the authorization server."""
+        try:
+            return await self._finish(head)
+        finally:
+            forget_addresses()
+
+    async def _finish(self, head: Head) -> web.Response | Problem:
         if head.method != "GET":
             return _GET_ONLY
         try:
