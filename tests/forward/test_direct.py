@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import pytest
+from structlog.testing import capture_logs
 
 from bearerd.core.accounts import Source
 from bearerd.core.configuration import Limits
@@ -102,6 +103,16 @@ async def test_what_may_have_been_done_is_not_sent_twice(fields: tuple[str, ...]
         assert status == 502
         assert len(server.requests) == 1
         assert daemon._front._forwarder._budget.left == Limits().replay_total
+
+
+async def test_the_time_a_call_took_is_counted_from_its_request() -> None:
+    """Though it was not an ordinary one from the beginning."""
+    with capture_logs() as said:
+        async with begun([read, pause(0.3), send(HI[:1]), pause(0.05), send(HI[1:]), hang]) as (client, _, _):
+            client.write("GET / HTTP/1.1")
+            await client.exactly(HI)
+    (duration_s,) = [entry["duration_s"] for entry in said if entry["event"] == "request.forwarded"]
+    assert duration_s > 0.3
 
 
 async def test_a_client_that_leaves_ends_the_call() -> None:

@@ -69,7 +69,7 @@ class _Call:
         if self.upgrade is not None and not hold_back(request):
             self.upgrade = None
         self.replayed = False
-        self.started_at = time.perf_counter()
+        self.started_at = time.perf_counter() if begun is None else begun.started_at
 
     @property
     def route(self) -> Route:
