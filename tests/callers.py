@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from bearerd.core.accounts import Account, CommandSource, Source, StaticSource
-from bearerd.core.configuration import Configuration, Keys, Limits, Listen
+from bearerd.core.configuration import Configuration, Keys, Limits, Listen, Logging
 from bearerd.core.field_rules import DEFAULT_RULES, FieldRules
 from bearerd.core.redaction import Secret
 from bearerd.core.rules import Rules
@@ -45,6 +45,7 @@ async def running(
     keys: Keys | None = None,
     browser_app: bool = False,
     port: int = 0,
+    log: Logging | None = None,
 ) -> AsyncIterator[Daemon]:
     """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
     routes = [
@@ -70,6 +71,7 @@ async def running(
             listen=Listen(hosts=("127.0.0.1",), port=port, allowed_origins=origins),
             limits=limits or Limits(),
             keys=keys or Keys(),
+            log=log or Logging(),
         )
     )
     await daemon.start()

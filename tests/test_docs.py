@@ -155,6 +155,7 @@ DEFAULTS = [
         "level",
         "format",
         "access",
+        "audit_required",
         "kind",
         "key_source",
     ),

@@ -123,13 +123,16 @@ def test_every_setting_is_taken_over(folder: Path) -> None:
         level = "debug"
         format = "json"
         access = false
+        audit = "logs/audit.log"
+        audit_required = true
     """
     found = configure(folder, text + STATIC + ROOT)
     assert found.listen == Listen(
         ("127.0.0.2", "::1"), 0, frozenset({"api.test", "api.test:8080", "[fd00::1]:80"})
     )
     assert found.limits == Limits(65_536, 10_000_000, 7, 0.5, 2.0, 3.0, 4.0)
-    assert found.log == Logging("debug", "json", access=False)
+    audit = str(folder / "logs" / "audit.log")  # beside the file that names it
+    assert found.log == Logging("debug", "json", access=False, audit=audit, audit_required=True)
 
 
 def test_a_client_with_a_secret(folder: Path) -> None:
@@ -996,6 +999,10 @@ BAD: dict[str, tuple[str, str]] = {
     "access": (
         STATIC + ROOT + '[log]\naccess = "yes"\n',
         "log.access: is neither true nor false; write one of them, without quotes",
+    ),
+    "an audit log without a file": (
+        STATIC + ROOT + "[log]\naudit_required = true\n",
+        "log.audit_required: has no file to be required; set audit",
     ),
     "body larger than total": (
         STATIC + ROOT + '[limits]\nreplay_total = "1KiB"\n',

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -24,6 +25,7 @@ from bearerd.assembly import (
     needs_vault,
     open_pool,
 )
+from bearerd.audit import AuditLog, open_file
 from bearerd.control.login import BrowserLogins
 from bearerd.control.pages import Pages
 from bearerd.control.rendezvous import Origin, VaultEntry
@@ -41,6 +43,7 @@ from bearerd.core.reach import Reach, build_reach
 from bearerd.core.redirects import own_address
 from bearerd.doorkeeper import Doorkeeper
 from bearerd.errors import CannotListen, ConfigError, StoreError
+from bearerd.forward.audited import AuditedForwarder
 from bearerd.forward.handler import Forwarder
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.spool import Disk, SpoolBudget
@@ -86,6 +89,7 @@ class Daemon:
         self._shared: dict[VaultEntry, str] = {}
         self._origin = origin
         self._control: ControlSocket | None = None
+        self._audit: AuditLog | None = None
         self.port = configuration.listen.port
 
     @property
@@ -102,7 +106,8 @@ class Daemon:
         pseudonym = f"bearerd-{secrets.token_hex(8)}"
         try:
             reach = build_reach(self._configuration, self.port, pseudonym)
-        except ValueError as problem:
+            self._audit = await self._open_audit()
+        except (ConfigError, ValueError) as problem:
             for sock in sockets:
                 sock.close()
             raise ConfigError(str(problem)) from None
@@ -117,6 +122,13 @@ class Daemon:
             terminals = TerminalLogins(self.logins, reach.landings, reach.login_urls)
             self._control = self._build_control(self._origin, terminals).start(os.environ)
         self._log.info("daemon.listening", addresses=self.addresses)
+
+    async def _open_audit(self) -> AuditLog | None:
+        log = self._configuration.log
+        if not log.audit:
+            return None
+        file = await asyncio.to_thread(open_file, log.audit)
+        return AuditLog(file, self._clock, required=log.audit_required)
 
     async def started(self) -> None:
         """Until each account has been read from its store. Raises StoreError where the vault's key cannot be had."""
@@ -149,6 +161,8 @@ class Daemon:
         if self._server is not None:
             self._server.pre_shutdown()
             await self._front.drained(self._configuration.limits.drain_s if drain_s is None else drain_s)
+            if self._audit is not None:
+                self._audit.ending = "stop"
             await self._server.shutdown(CUT_OFF_S)
         self._starting.cancel()
         await asyncio.gather(self._starting, return_exceptions=True)
@@ -156,6 +170,8 @@ class Daemon:
         await self._hook.aclose()
         await asyncio.gather(*(manager.aclose() for manager in self._managers.values()))
         self._pool.close()
+        if self._audit is not None:
+            await self._audit.aclose()
         self._log.info("daemon.stopped")
 
     def status(self) -> dict[str, Any]:
@@ -200,7 +216,8 @@ class Daemon:
 
     def _build_front(self, reach: Reach, pseudonym: str) -> Front:
         limits = self._configuration.limits
-        forwarder = Forwarder(
+        build = Forwarder if self._audit is None else partial(AuditedForwarder, audit=self._audit)
+        forwarder = build(
             self._configuration.routes,
             self._managers,
             self._pool,

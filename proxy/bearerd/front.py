@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Final, cast
+from typing import cast
 
 import structlog
 from aiohttp import StreamReader, web
@@ -14,16 +14,11 @@ from bearerd.control.answers import read_head
 from bearerd.control.pages import Pages
 from bearerd.core.cors import preflight
 from bearerd.core.guard import Guard, Head, is_own, refuse
-from bearerd.core.problems import Problem
-from bearerd.core.targets import path_of
+from bearerd.core.problems import DEFECT, Problem
 from bearerd.forward.direct import Caller, DirectCall
 from bearerd.forward.handler import Forwarder
 from bearerd.forward.reply import Written, answer_preflight, answer_problem, end_with
 from bearerd.privacy import frames
-
-_DEFECT: Final = Problem(
-    500, "internal_error", "bearerd met an error of its own; its log says where", "proxy_internal_error"
-)
 
 
 class Front:
@@ -101,9 +96,8 @@ class Front:
             raise
         except Exception as exc:  # noqa: BLE001  # one call's defect must not show its values, nor end the daemon
             self._log.error("request.defect", trace=frames(exc))
-            return answer_problem(_DEFECT, head)
+            return answer_problem(DEFECT, head)
 
     def _refused(self, request: web.BaseRequest, head: Head, problem: Problem) -> web.Response | Written:
-        path = path_of(head.target).decode("latin-1")
-        self._log.warning("request.refused", problem=problem.code, method=head.method, path=path)
+        self._forwarder.refused(problem, request, head)
         return end_with(request.transport, problem, head) if problem.close else answer_problem(problem, head)

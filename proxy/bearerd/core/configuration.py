@@ -82,11 +82,17 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Logging:
-    """`level` as in syslog, lower case; `format` is console, json or auto (console on a terminal)."""
+    """`level` as in syslog, lower case; `format` is console, json or auto (console on a terminal).
+
+    `audit` is the file that has a line for each call; empty for none. With `audit_required` no call is made while it
+    cannot be written.
+    """
 
     level: str = "info"
     format: str = "auto"
     access: bool = True
+    audit: str = ""
+    audit_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,10 @@ class Problem:
     title: str | None = None
 
 
+DEFECT: Final = Problem(
+    500, "internal_error", "bearerd met an error of its own; its log says where", "proxy_internal_error"
+)
+
 TITLES: Final = {
     400: "Bad request",
     401: "Client key needed",

@@ -55,9 +55,26 @@ _TOKEN_IN_QUERY: Final = Problem(
 
 
 class _Call:
-    """What one call knows of itself. `begun` is how it was sent already, if it was."""
+    """What one call knows of itself. `begun` is how it was sent already, if it was.
 
-    __slots__ = ("begun", "body", "head", "lane", "replayed", "request", "started_at", "upgrade")
+    `token` is what it was sent with last, and `response` what it got; `problem` is our answer in its place. `cut_short`
+    says that the upstream broke `response` off.
+    """
+
+    __slots__ = (
+        "begun",
+        "body",
+        "cut_short",
+        "head",
+        "lane",
+        "problem",
+        "replayed",
+        "request",
+        "response",
+        "started_at",
+        "token",
+        "upgrade",
+    )
 
     def __init__(self, request: web.BaseRequest, head: Head, lane: Lane, begun: DirectCall | None) -> None:
         self.request = request
@@ -69,6 +86,10 @@ class _Call:
         if self.upgrade is not None and not hold_back(request):
             self.upgrade = None
         self.replayed = False
+        self.token: TokenSet | None = None
+        self.response: UpstreamResponse | None = None
+        self.problem: Problem | None = None
+        self.cut_short = False
         self.started_at = time.perf_counter() if begun is None else begun.started_at
 
     @property
@@ -105,6 +126,7 @@ class Forwarder:
         self._tunnel_buffer = memoryview(bytearray(CHUNK))
         self._via = {(1, minor): f"1.{minor} {pseudonym}".encode() for minor in (0, 1)}
         self._access = access
+        self._direct: Callable[..., DirectCall] = DirectCall
         self._login_urls = login_urls or {}
         self._login_needed = login_needed
         self._gates: dict[Route, ReplayGate] = {}
@@ -123,7 +145,7 @@ class Forwarder:
         connection = self._pool.take(lane.shelf)
         if connection is None:
             return None
-        call = DirectCall(caller, head, lane, token, connection, self._answered)
+        call = self._direct(caller, head, lane, token, connection, self._answered)
         try:
             call.send(self._via[head.version], body)
         except BaseException:
@@ -142,9 +164,7 @@ class Forwarder:
         if isinstance(lane, Lane) and not lane.route.browser_app and asks_for_worker(head):
             lane = WORKER_REFUSED
         if isinstance(lane, Problem):
-            if lane is not _NO_ROUTE:
-                path = path_of(head.target).decode("latin-1")
-                self._log.warning("request.refused", problem=lane.code, method=head.method, path=path)
+            self.refused(lane, request, head)
             return answer_problem(lane, head)
         call = _Call(request, head, lane, begun)
         if begun is None:
@@ -159,6 +179,13 @@ class Forwarder:
                 call.body.release()
         self._log_access(call, answer.status)
         return cast(web.StreamResponse, answer)
+
+    def refused(self, problem: Problem, request: web.BaseRequest, head: Head) -> None:
+        """Say that a call was not made, whoever refused it."""
+        del request
+        if problem is not _NO_ROUTE:
+            path = path_of(head.target).decode("latin-1")
+            self._log.warning("request.refused", problem=problem.code, method=head.method, path=path)
 
     def _admit(self, head: Head) -> Lane | Problem:
         """The lane that a call takes, or why it takes none. Every call goes by this, however it goes on."""
@@ -179,11 +206,12 @@ class Forwarder:
         try:
             response = await self._send_with_replay(call)
         except TokenError as error:
-            return answer_problem(self._no_token(call.route.account, error), call.head)
+            return _answer(call, self._no_token(call.route.account, error))
         except UpstreamError as error:
-            return answer_problem(broken_upstream(error), call.head)
+            return _answer(call, broken_upstream(error))
         except BodyError:
-            return answer_problem(_bad_body(call), call.head)
+            return _answer(call, _bad_body(call))
+        call.response = response
         rewrite = partial(call.lane.rewrite, call.head.target)
         if response.switched_to is not None:
             return await self._switch(call, response, rewrite)
@@ -193,6 +221,7 @@ class Forwarder:
             return await relay(call.request, response, rewrite, grant)
         except UpstreamError:
             self._log.warning("request.cut_short", route=call.route.name)
+            call.cut_short = True
             return cut_off(transport)
         except BaseException:
             cut_off(transport)
@@ -206,7 +235,7 @@ class Forwarder:
         try:
             return await tunnel(call.request, response, rewrite, self._tunnel_buffer)
         except UpstreamError as error:
-            return answer_problem(broken_upstream(error), call.head)
+            return _answer(call, broken_upstream(error))
         finally:
             await response.aclose()
 
@@ -269,6 +298,7 @@ class Forwarder:
     def _attempt(
         self, call: _Call, token: TokenSet, begun: Connection | None = None
     ) -> Coroutine[None, None, UpstreamResponse]:
+        call.token = token
         if call.body is not None and _may_be_in_vain(call.head, call.body):
             return self._ask_and_send(call, token)
         return self._send(call, token, begun)
@@ -358,6 +388,11 @@ def _may_be_in_vain(head: Head, body: Spool) -> bool:
     if not body.untouched or not body.doubtful:
         return False
     return head.get(b"content-length") is not None or _asks(head)
+
+
+def _answer(call: _Call, problem: Problem) -> web.Response:
+    call.problem = problem
+    return answer_problem(problem, call.head)
 
 
 def _bad_body(call: _Call) -> Problem:

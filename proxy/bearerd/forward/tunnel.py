@@ -222,5 +222,9 @@ async def tunnel(
     upstream, after = response.take_over()
     early, protocol._message_tail = protocol._message_tail, b""  # noqa: SLF001
     head = build_switch(response, rewrite)
-    await Tunnel(client, upstream, buffer).run(head + after, early)
+    ends = Tunnel(client, upstream, buffer)
+    try:
+        await ends.run(head + after, early)
+    finally:
+        response.tunnelled = (len(early) + ends.client.received, len(after) + ends.upstream.received)
     return Written(response.status, keep_alive=False)

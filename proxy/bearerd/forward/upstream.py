@@ -66,7 +66,16 @@ class UpstreamRequest:
 class UpstreamResponse:
     """A response whose head has arrived. To be ended by `aclose`, however far it was read."""
 
-    __slots__ = ("_connection", "_content", "chunked", "fields", "reason", "status", "switched_to")
+    __slots__ = (
+        "_connection",
+        "_content",
+        "chunked",
+        "fields",
+        "reason",
+        "status",
+        "switched_to",
+        "tunnelled",
+    )
 
     def __init__(
         self, connection: "Connection", message: RawResponseMessage, content: aiohttp.StreamReader
@@ -76,8 +85,14 @@ class UpstreamResponse:
         self.fields = Fields(message.raw_headers)
         self.chunked = message.chunked
         self.switched_to = connection.switched_to
+        self.tunnelled = (0, 0)  # bytes after a 101: from the client, and from the upstream
         self._content = content
         self._connection = connection
+
+    @property
+    def received(self) -> int:
+        """Bytes of the body that have come, without framing."""
+        return self._content.total_bytes
 
     @property
     def complete(self) -> bool:

@@ -26,6 +26,7 @@ from bearerd.settings.model import (
     SINGLE,
     AccountTable,
     LimitsTable,
+    LogTable,
     RouteTable,
     Settings,
     StoreTable,
@@ -121,6 +122,7 @@ def build_configuration(
         problems.add(_name(("listen", key), values), text)
     wrong = check_keys(settings.keys, settings.listen)
     keys = _build(("keys",), wrong, partial(build_keys, settled.keys), values, problems)
+    log = _build(("log",), _check_log(settings.log), partial(_build_log, settings.log), values, problems)
     problems.check()
     return Configuration(
         accounts=accounts,
@@ -129,9 +131,19 @@ def build_configuration(
         keys=keys or Keys(),
         limits=limits,
         store=store or Store(),
-        log=Logging(settings.log.level, settings.log.format, settings.log.access),
+        log=log or Logging(),
         on_login_needed=tuple(settings.hooks.on_login_needed),
     )
+
+
+def _check_log(table: LogTable) -> Iterator[Problem]:
+    if table.audit_required and table.audit is None:
+        yield "audit_required", "has no file to be required; set audit"
+
+
+def _build_log(table: LogTable, path_of: PathOf) -> Logging:
+    audit = "" if table.audit is None else str(path_of("audit", table.audit).absolute())
+    return Logging(table.level, table.format, table.access, audit, table.audit_required)
 
 
 def _build_limits(table: LimitsTable) -> Limits:

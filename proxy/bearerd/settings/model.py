@@ -190,6 +190,8 @@ class LogTable(Table):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
     access: bool = _LOG.access
+    audit: PathText | None = None
+    audit_required: bool = _LOG.audit_required
 
 
 class Settings(Table):

@@ -1,0 +1,130 @@
+"""Calls that leave a line in the audit log. Without such a log nothing of this is in their way."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from aiohttp import StreamReader, web
+
+from bearerd.audit import AuditLog
+from bearerd.core.audit import NOBODY_KNOWN, Cut, Entry, Peer, fingerprint
+from bearerd.core.guard import Head
+from bearerd.core.problems import DEFECT, Problem
+from bearerd.core.tokens import TokenSet
+from bearerd.forward.direct import Caller, DirectCall
+from bearerd.forward.handler import Forwarder, _Call
+from bearerd.forward.reply import Written, answer_problem
+
+Who = Callable[[object, Head], Peer]
+"""Who is at the other end of a connection (the server's protocol object), having sent this head."""
+
+_SHUT: Final = Problem(
+    503,
+    "audit_unavailable",
+    "the audit log cannot be written, and log.audit_required wants it; the log says why",
+    "proxy_internal_error",
+    (("Retry-After", "1"),),
+)
+
+
+def nobody_known(connection: object, head: Head) -> Peer:
+    """Where nothing is known of clients."""
+    del connection, head
+    return NOBODY_KNOWN
+
+
+class AuditedForwarder(Forwarder):
+    """A forwarder that has a line for each call, and for each that it does not make."""
+
+    def __init__(self, *args: Any, audit: AuditLog, who: Who = nobody_known, **kwargs: Any) -> None:
+        """All but `audit` and `who` is for `Forwarder`."""
+        super().__init__(*args, **kwargs)
+        self._audit = audit
+        self._who = who
+        self._fingerprints: dict[str, tuple[int, str]] = {}  # of each account's last token, by its generation
+        self._direct = partial(_AuditedCall, self._answered_directly)
+
+    def begin(self, caller: Caller, head: Head, payload: StreamReader) -> DirectCall | None:
+        return None if self._audit.shut else super().begin(caller, head, payload)
+
+    async def handle(
+        self, request: web.BaseRequest, head: Head, begun: DirectCall | None = None
+    ) -> web.StreamResponse:
+        if begun is None and self._audit.shut:
+            self.refused(_SHUT, request, head)
+            return answer_problem(_SHUT, head)
+        return await super().handle(request, head, begun)
+
+    def refused(self, problem: Problem, request: web.BaseRequest, head: Head) -> None:
+        super().refused(problem, request, head)
+        peer = self._who(request.protocol, head)
+        self._audit.write(Entry(peer, head, problem.status, problem=problem.code))
+
+    async def _forward(self, call: _Call) -> web.Response | Written:
+        peer = self._who(call.request.protocol, call.head)  # while there is somebody at the other end
+        problem, cut = None, None
+        try:
+            return await super()._forward(call)
+        except (ConnectionError, asyncio.CancelledError):
+            cut = self._audit.ending
+            raise
+        except Exception:
+            problem = DEFECT
+            raise
+        finally:
+            self._audit.write(self._build_entry(peer, call, call.problem or problem, cut))
+
+    def _answered_directly(self, call: DirectCall, caller: Caller, status: int | None, sent: int) -> None:
+        length = call.head.get(b"content-length")
+        entry = Entry(self._who(caller, call.head), call.head, status)
+        entry.received, entry.sent = int(length or 0), sent
+        entry.cut = self._audit.ending if status is None else None
+        self._audit.write(self._complete(entry, call))
+
+    def _build_entry(self, peer: Peer, call: _Call, problem: Problem | None, cut: Cut | None) -> Entry:
+        entry = Entry(peer, call.head, None, cut=cut, replayed=call.replayed)
+        entry.received = call.request.content.total_bytes
+        response = call.response
+        if response is not None:
+            entry.status = response.status
+            entry.received += response.tunnelled[0]
+            entry.sent = response.received + response.tunnelled[1]
+            entry.cut = "upstream" if call.cut_short else cut
+        if problem is not None:
+            entry.status, entry.problem = problem.status, problem.code
+        return self._complete(entry, call)
+
+    def _complete(self, entry: Entry, call: _Call | DirectCall) -> Entry:
+        """With what is known of a call however it went. One with the client's own credential is no account's."""
+        lane, token = call.lane, call.token
+        entry.route = lane.route.name
+        entry.account = None if lane.credential is None else lane.route.account
+        entry.duration_s = time.perf_counter() - call.started_at
+        entry.fingerprint = None if token is None else self._fingerprint(lane.route.account, token)
+        return entry
+
+    def _fingerprint(self, account: str, token: TokenSet) -> str:
+        known = self._fingerprints.get(account)
+        if known is None or known[0] != token.generation:
+            known = self._fingerprints[account] = token.generation, fingerprint(token.access_token)
+        return known[1]
+
+
+class _AuditedCall(DirectCall):
+    """`tell` is told of how it ended: with a status and the bytes of a body, or with no status."""
+
+    __slots__ = ("_tell",)
+
+    def __init__(self, tell: Callable[[DirectCall, Caller, int | None, int], None], *args: Any) -> None:
+        super().__init__(*args)
+        self._tell = tell
+
+    def relay(self, status: int, answer: bytes) -> None:
+        super().relay(status, answer)
+        self._tell(self, self._caller, status, len(answer) - answer.index(b"\r\n\r\n") - 4)
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._tell(self, self._caller, None, 0)
