@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PEERS := tests/peers/oidc
 BENCH := tests/bench/peers
+FUZZ = $(if $(TARGET),$(TARGET),requests targets token_replies metadata callbacks answers)
 ALONE = $(BIN)/python -m pytest -m "alone and not soak"
 # Tests wait more than they compute, so one process more than there are processors.
 TOGETHER = $(BIN)/python -m pytest -m "not alone and not soak" --dist worksteal -n $$(getconf _NPROCESSORS_ONLN)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test plain soak lint format bench clean
+.PHONY: help run test plain soak lint format bench fuzz clean
 
 help:  ## show what there is to make
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -48,6 +49,12 @@ bench: .make/bench  ## measure bearerd beside nginx, Envoy, Go and others, into 
 	@PATH="$(CURDIR)/.make/bench-venv/bin:$$PATH" PYTHONPATH=tests \
 	  $(BIN)/python -m bench $(if $(DURATION),--duration $(DURATION)) $(PROXIES)
 
+fuzz: .make/fuzz-venv  ## give parsers what nobody has written, ten minutes each (TARGET=requests SECONDS=60)
+	@for target in $(FUZZ); do \
+	  PYTHONPATH=proxy:tests:$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+	    .make/fuzz-venv/bin/python -m fuzz $$target $(SECONDS) || exit 1; \
+	done
+
 clean:  ## remove what was installed and made
 	rm -rf .venv* .make $(PEERS)/node_modules $(BENCH)/node_modules build dist .coverage* .hypothesis .*_cache
 
@@ -70,6 +77,11 @@ $(VENV)/.dev: .ci/requirements/dev.txt $(VENV)/.runtime
 	$(BIN)/python -m venv .make/bench-venv
 	.make/bench-venv/bin/pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	cd $(BENCH) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.make/fuzz-venv: .ci/requirements/fuzz.txt $(VENV)/.dev
+	$(BIN)/python -m venv $@
+	$@/bin/pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@
 
 .make/peers: $(PEERS)/package-lock.json
