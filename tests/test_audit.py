@@ -17,6 +17,9 @@ from bearerd.audit import LIMIT, AuditFile, AuditLog, open_file
 from bearerd.core.audit import NOBODY_KNOWN, Entry
 from bearerd.core.guard import Head
 from bearerd.errors import ConfigError
+from callers import connected
+from daemons import RunningDaemon
+from faults import FaultServer, reply, serve
 
 LINES = b"one\ntwo\n"
 ENTRY = Entry(NOBODY_KNOWN, Head("GET", b"/", (1, 1), ()), 200)
@@ -253,3 +256,35 @@ async def test_what_is_written_last_is_there_at_the_end(path: Path) -> None:
     subject.write(ENTRY)
     await subject.aclose()
     assert json.loads(path.read_text())["path"] == "/"
+
+
+# ---------------------------------------------------------------- a daemon's
+
+TOML = """
+[accounts.work]
+token = "the-token"
+[routes."/"]
+upstream = "{url}"
+[log]
+audit = "{path}"
+"""
+CALLS = 120
+
+
+async def test_each_call_has_one_line_however_often_the_file_is_moved(tmp_path: Path, path: Path) -> None:
+    """And none is lost at the end of the process, which comes at once after the last call."""
+    async with (
+        FaultServer([serve(reply(b"hi"))]) as server,
+        RunningDaemon(tmp_path, TOML.format(url=server.url, path=path)) as daemon,
+        connected(daemon) as client,
+    ):
+        for number in range(CALLS):
+            client.write(f"GET /{number} HTTP/1.1")
+            await client.answer()
+            if number % 30 == 29 and path.exists():
+                path.rename(path.with_suffix(f".{number}"))
+    files = list(tmp_path.glob("audit*"))
+    lines = [json.loads(line) for file in files for line in file.read_text("ascii").splitlines()]
+    assert len(files) > 1
+    assert sorted(int(line["path"][1:]) for line in lines) == list(range(CALLS))
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
