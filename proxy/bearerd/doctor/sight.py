@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bearerd.core.vault import SIZE_LIMIT
-from bearerd.stores.way import Weakness, find_weakness, own_home
+from bearerd.way import Weakness, find_weakness, own_home
 
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 SEALED: Final = (".vault", ".next")

@@ -23,7 +23,7 @@ from bearerd.errors import DamagedKey, NoKeyYet, StoreError
 from bearerd.privacy import without_own
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder
-from bearerd.stores.way import Weakness, find_weakness, own_home
+from bearerd.way import Weakness, find_weakness, own_home
 
 SERVICE: Final = "bearerd"
 KEYCHAIN_S: Final = 5.0  # a person at a prompt may need longer, and starts bearerd again

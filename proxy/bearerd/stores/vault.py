@@ -23,7 +23,7 @@ from bearerd.core.failures import FailureNote, encode_note, parse_note
 from bearerd.core.tokens import TokenSet, Tombstone
 from bearerd.core.vault import NONCE_BYTES, SIZE_LIMIT, Identity, Key, OtherKey, VaultError, seal, unseal
 from bearerd.errors import StoreError, StoreUnwritable
-from bearerd.stores.way import find_weakness, own_home
+from bearerd.way import find_weakness, own_home
 
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _SEALED: Final = (".vault", ".next")

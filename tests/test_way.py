@@ -12,7 +12,7 @@ from bearerd.core.vault import Identity, Key, build_key
 from bearerd.errors import StoreError
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder, VaultStore
-from bearerd.stores.way import find_weakness, own_home
+from bearerd.way import find_weakness, own_home
 from contract import FIRST
 from users import NOBODY
 
