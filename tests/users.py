@@ -1,8 +1,10 @@
 """Being somebody else for a while."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 NOBODY = 65534
 
@@ -18,3 +20,33 @@ def bound_by_permissions() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+def needs_root() -> None:
+    """Said aloud: a test that passes by not being run would say that others are kept out."""
+    assert os.geteuid() == 0, "only root can become another user: run this test as root, as CI does"
+
+
+def as_user(user: int, *words: str | Path, said: str = "") -> "subprocess.CompletedProcess[str]":
+    """What becomes of a command that another user runs, in an environment of its own."""
+    needs_root()
+    return subprocess.run(
+        words,
+        user=user,
+        group=user,
+        extra_groups=[],
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin"},
+        input=said,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def python_as(user: int, program: str, *words: str | Path) -> str:
+    """What another user's program says. It is the system's Python: ours may be where only we can read."""
+    ended = as_user(user, "/usr/bin/python3", "-S", "-c", program, *words)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout

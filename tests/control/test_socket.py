@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from bearerd.control import rendezvous
 from bearerd.control.client import REPLY_LIMIT, Daemons
 from bearerd.control.rendezvous import (
     GREETING,
@@ -44,6 +43,7 @@ from bearerd.core.redaction import Secret
 from bearerd.core.token_formats import HandedToken
 from bearerd.core.tokens import Granted, TokenSet, Tombstone
 from bearerd.errors import LoginRequired, StoreUnwritable, TokenUnavailable
+from bearerd.peers import CREDENTIALS
 from bearerd.places import default_path
 from bearerd.stores.memory import MemoryLock, MemoryStore
 from bearerd.tokens.manager import TokenManager
@@ -318,7 +318,7 @@ class TestWhoMayTalk:
         ucred = struct.pack("iII", 12, 1000, 1000)
         xucred = struct.pack("IIh16I", 0, 1000, 1, *[20] * 16)
         assert [struct.unpack_from("=II", data)[1] for data in (ucred, xucred)] == [1000, 1000]
-        assert [len(ucred), len(xucred)] == [rendezvous._CREDENTIALS[name][2] for name in ("linux", "darwin")]
+        assert [len(ucred), len(xucred)] == [CREDENTIALS[name][2] for name in ("linux", "darwin")]
 
 
 class TestFolder:

@@ -7,7 +7,6 @@ import hashlib
 import os
 import socket
 import stat
-import struct
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,15 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bearerd.peers import CREDENTIALS, own_users, user_of
 from bearerd.places import find_file
 
 ENDING: Final = ".sock"
 GREETING: Final = b'{"bearerd": 1}\n'
 """What a daemon says first: a process that is stopped, or is something else, does not."""
 OVERRIDES: Final = ("BEARERD_ACCOUNTS__", "BEARERD_STORE__", "BEARERD_UPSTREAM")
-
-# Level, option and size of what the system tells of a peer; its second word is the user.
-_CREDENTIALS: Final = {"linux": (socket.SOL_SOCKET, 17, 12), "darwin": (0, 1, 76)}
 
 
 class Unusable(Exception):  # noqa: N818  # a reason, given on as part of a line
@@ -116,14 +113,9 @@ def _make(folder: Path) -> None:
 
 def may_talk(peer: socket.socket) -> bool:
     """Whether the process at the other end of a Unix socket is ours, or root's."""
-    level, option, size = _CREDENTIALS[sys.platform]
-    try:
-        credentials = peer.getsockopt(level, option, size)
-    except OSError:
-        return False
-    return struct.unpack_from("=II", credentials)[1] in {os.geteuid(), 0}
+    return user_of(peer) in own_users()
 
 
 def has_sockets() -> bool:
     """Whether this system has sockets that tell who is at the other end."""
-    return sys.platform in _CREDENTIALS
+    return sys.platform in CREDENTIALS
