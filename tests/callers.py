@@ -46,6 +46,7 @@ async def running(
     browser_app: bool = False,
     port: int = 0,
     log: Logging | None = None,
+    listen: Listen | None = None,
 ) -> AsyncIterator[Daemon]:
     """A daemon with a route to each of `upstreams`, under /, /1, /2 ..."""
     routes = [
@@ -68,7 +69,7 @@ async def running(
         Configuration(
             accounts={"work": Account("work", source)},
             routes=sort_routes(routes),
-            listen=Listen(hosts=("127.0.0.1",), port=port, allowed_origins=origins),
+            listen=listen or Listen(hosts=("127.0.0.1",), port=port, allowed_origins=origins),
             limits=limits or Limits(),
             keys=keys or Keys(),
             log=log or Logging(),

@@ -13,13 +13,14 @@ from typing import Final, Self
 
 import canaries
 
-READY: Final = re.compile(rb"listens on http://127\.0\.0\.1:(\d+)")
+READY: Final = re.compile(rb"listens on (?:http://127\.0\.0\.1:(\d+)|unix:)")
 START_S: Final = 20.0
 STOP_S: Final = 20.0
 
 
 class RunningDaemon:
-    """`bearerd run` on a port of the system's choice, with `toml` as its configuration (without `[listen]`).
+    """`bearerd run` with `toml` as its configuration and `listen` as the table of that name, by default on a port of the
+    system's choice. By a Unix socket alone its `port` is 0.
 
     Its control socket is below `runtime`, or where this process's environment says. `descriptors` is how many files it
     may have open.
@@ -29,12 +30,18 @@ class RunningDaemon:
     """
 
     def __init__(
-        self, folder: Path, toml: str, runtime: Path | None = None, *, descriptors: int | None = None
+        self,
+        folder: Path,
+        toml: str,
+        runtime: Path | None = None,
+        *,
+        descriptors: int | None = None,
+        listen: str = "port = 0",
     ) -> None:
         self._runtime = runtime
         self._shell = ("sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh") if descriptors else ()
         self._file = folder / "bearerd.toml"
-        self._file.write_text("[listen]\nport = 0\n" + toml)
+        self._file.write_text(f"[listen]\n{listen}\n{toml}")
         canaries.know_toml(toml)
         self._file.chmod(0o600)
         self._given = tuple(name for name in os.environ if name.upper().startswith("BEARERD_"))
@@ -104,7 +111,7 @@ class RunningDaemon:
             self._said += line
             found = READY.search(line)
             if found and not self._ready.is_set():
-                self.port = int(found[1])
+                self.port = int(found[1] or 0)
                 self._ready.set()
         self._ready.set()
         canaries.note("the output of a daemon", bytes(self._said))

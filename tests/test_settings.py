@@ -248,6 +248,46 @@ def test_lists_in_the_environment(folder: Path, written: str) -> None:
     assert found.listen.hosts == ("127.0.0.1", "127.0.0.2")
 
 
+def test_a_socket_and_who_may_use_it(folder: Path) -> None:
+    text = '[listen]\nhosts = []\nsocket = "run/s"\nsocket_mode = "660"\nsocket_uids = [7, 8]\npeer_uid = "any"\n'
+    assert configure(folder, text + STATIC + ROOT).listen == Listen(
+        hosts=(),
+        peer_uid="any",
+        socket=str(folder / "run" / "s"),
+        socket_mode=0o660,
+        socket_uids=frozenset({7, 8}),
+    )
+    environ = {"BEARERD_LISTEN__SOCKET": "~/s", "BEARERD_LISTEN__SOCKET_MODE": "0666"}
+    environ["BEARERD_LISTEN__SOCKET_UIDS"] = "7,1000"
+    listen = configure(folder, STATIC + ROOT, environ).listen
+    assert listen.socket == os.path.expanduser("~/s")  # noqa: PTH111  # as settings have it
+    assert (listen.socket_mode, listen.socket_uids) == (0o666, frozenset({7, 1000}))
+
+
+@pytest.mark.parametrize(
+    "mode", ["", "600 ", "0700", "0400", "0606x", "00600", "0610", "1600", "0o600", "-600", "777"]
+)
+def test_modes_that_no_socket_has(folder: Path, mode: str) -> None:
+    text = STATIC + ROOT + f'[listen]\nsocket = "s"\nsocket_mode = "{mode}"\n'
+    assert refuse(folder, text).startswith("listen.socket_mode: is not the mode of a socket; write it like")
+
+
+@pytest.mark.parametrize("written", ["-1", "4294967295", '"root"', "1.5", "true", '""'])
+def test_numbers_that_no_user_has(folder: Path, written: str) -> None:
+    text = STATIC + ROOT + f'[listen]\nsocket = "s"\nsocket_mode = "0666"\nsocket_uids = [{written}]\n'
+    assert refuse(folder, text).startswith(
+        "listen.socket_uids[0]: is not the number of a user; write it like"
+    )
+
+
+def test_a_path_that_is_too_long_for_a_socket(folder: Path) -> None:
+    path = f"/run/{'é' * 60}"
+    text = STATIC + ROOT + f'[listen]\nsocket = "{path}"\n'
+    assert refuse(folder, text) == (
+        "listen.socket: has 125 bytes, and a socket's path at most 107; choose a shorter one"
+    )
+
+
 @pytest.mark.parametrize(("written", "access"), [("true", True), ("No", False), ("1", True), ("0", False)])
 def test_booleans_in_the_environment(folder: Path, written: str, access: bool) -> None:
     assert configure(folder, STATIC + ROOT, {"BEARERD_LOG__ACCESS": written}).log.access is access
@@ -982,7 +1022,27 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "no host": (
         STATIC + ROOT + "[listen]\nhosts = []\n",
-        "listen.hosts: is empty; give it an element or take it out",
+        "listen.hosts: is empty, and there is no socket; give it an address, or set listen.socket",
+    ),
+    "mode of no socket": (
+        STATIC + ROOT + '[listen]\nsocket_mode = "0660"\n',
+        "listen.socket_mode: means nothing without listen.socket; set that, or take this out",
+    ),
+    "users of no socket": (
+        STATIC + ROOT + "[listen]\nsocket_uids = [7]\n",
+        "listen.socket_uids: means nothing without listen.socket; set that, or take this out",
+    ),
+    "users who cannot get there": (
+        STATIC + ROOT + '[listen]\nsocket = "s"\nsocket_uids = [7]\n',
+        'listen.socket_uids: may not use a socket of mode 0600; set socket_mode to "0666", or "0660" for your group',
+    ),
+    "mode that is a number": (
+        STATIC + ROOT + '[listen]\nsocket = "s"\nsocket_mode = 600\n',
+        "listen.socket_mode: is not text; put it in quotes",
+    ),
+    "peer_uid": (
+        STATIC + ROOT + '[listen]\npeer_uid = "ours"\n',
+        "listen.peer_uid: is not one of own, any; choose one of them",
     ),
     "host that is a number": (
         STATIC + ROOT + "[listen]\nhosts = [1]\n",
@@ -1329,7 +1389,12 @@ def test_a_misspelt_variable_is_an_error(folder: Path, name: str, value: str, pr
         ),
         ("LOG__ACCESS", "x", "log.access", "is neither true nor false; write one of them, without quotes"),
         ("LISTEN__HOSTS", "[", "listen.hosts", 'is not a list; write it like ["first", "second"]'),
-        ("LISTEN__HOSTS", "", "listen.hosts", "is empty; give it an element or take it out"),
+        (
+            "LISTEN__HOSTS",
+            "",
+            "listen.hosts",
+            "is empty, and there is no socket; give it an address, or set listen.socket",
+        ),
         ("ACCOUNTS__WORK__AUDIENCE", "\udcff", "accounts.work.audience", "is not UTF-8; write it in UTF-8"),
         (
             "ACCOUNTS__WORK__COMMAND",

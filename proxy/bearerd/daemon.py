@@ -8,9 +8,10 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -35,7 +36,7 @@ from bearerd.control.terminal import TerminalLogins
 from bearerd.core.accounts import Account
 from bearerd.core.configuration import Configuration, Keys, Listen
 from bearerd.core.field_rules import canonical
-from bearerd.core.guard import Head
+from bearerd.core.guard import Guard, Head, for_socket, refuse
 from bearerd.core.keyed_guard import Policy
 from bearerd.core.limits import allowed_connections
 from bearerd.core.problems import Problem
@@ -48,9 +49,11 @@ from bearerd.forward.handler import Forwarder
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.spool import Disk, SpoolBudget
 from bearerd.front import Front
-from bearerd.gate import Gate
+from bearerd.gate import Callers, Door, Gate
 from bearerd.hooks import LoginHook
 from bearerd.listening import accept_from, open_sockets
+from bearerd.local_socket import LocalSocket
+from bearerd.peers import TcpUsers, own_users, unix_user
 from bearerd.places import spool_folder
 from bearerd.ports import Clock
 from bearerd.privacy import frames
@@ -61,6 +64,21 @@ from bearerd.tokens.manager import TokenManager
 T = TypeVar("T")
 
 CUT_OFF_S: Final = 0.1  # for the server to end what the drain has not
+_NOT_BY_TCP: Final = Problem(
+    403,
+    "peer_refused",
+    "this connection is of another user than the one that runs bearerd, or it is not known of which; "
+    'call as that user, or by a socket that lets yours in (listen.socket_uids), or set listen.peer_uid to "any"',
+    "http_request_denied",
+    close=True,
+)
+_NOT_BY_SOCKET: Final = Problem(
+    403,
+    "peer_refused",
+    "this socket is for the user that runs bearerd and for those in listen.socket_uids",
+    "http_request_denied",
+    close=True,
+)
 
 
 class Daemon:
@@ -81,11 +99,13 @@ class Daemon:
         self._starting: asyncio.Task[None]
         self._servers: list[asyncio.Server] = []
         self._server: Gate | None = None
+        self._users: TcpUsers | None = None
+        self._local: LocalSocket | None = None
         self._hook = LoginHook(configuration.on_login_needed, self._clock, os.environ)
         self._browsers: BrowserLogins
+        self._front: Front
         self.logins: Logins
         self._login_urls: dict[str, str] = {}
-        self._front: Front
         self._shared: dict[VaultEntry, str] = {}
         self._origin = origin
         self._control: ControlSocket | None = None
@@ -94,34 +114,102 @@ class Daemon:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The base URLs under which clients reach this daemon."""
-        return tuple(f"http://{_host(listening)}" for server in self._servers for listening in server.sockets)
+        """The base URLs under which clients reach this daemon by TCP."""
+        return tuple(
+            f"http://{_host(listening)}"
+            for server in self._servers
+            for listening in server.sockets
+            if listening.family in {socket.AF_INET, socket.AF_INET6}
+        )
 
     async def start(self) -> None:
         """Raises ConfigError where an address cannot be listened on or led back to, or nobody could call; nothing runs then."""
         check_keys(self._configuration.keys)
         self._pool = await open_pool(self._configuration)
-        sockets = listen(self._configuration.listen)
-        self.port = sockets[0].getsockname()[1]
         pseudonym = f"bearerd-{secrets.token_hex(8)}"
-        try:
-            reach = build_reach(self._configuration, self.port, pseudonym)
+        with ExitStack() as opened:
+            sockets = self._listen(opened)
+            reach = self._build_reach(pseudonym, reachable=bool(sockets))
+            callers = self._tcp_callers(sockets, opened)
+            local = self._listen_locally(opened)
             self._audit = await self._open_audit()
-        except (ConfigError, ValueError) as problem:
-            for sock in sockets:
-                sock.close()
-            raise ConfigError(str(problem)) from None
+            opened.pop_all()
         self._login_urls = reach.login_urls
         self.logins = self._build_logins()
         self._browsers = BrowserLogins(self.logins, reach.landings, reach.guard)
         self._front = self._build_front(reach, pseudonym)
         self._server = self._build_gate()
-        self._servers = await accept_from(sockets, self._server)
+        self._servers = await self._open_doors(reach.guard, callers, sockets, local)
         self._starting = asyncio.create_task(self._start_accounts())
         if self._origin is not None:
             terminals = TerminalLogins(self.logins, reach.landings, reach.login_urls)
             self._control = self._build_control(self._origin, terminals).start(os.environ)
-        self._log.info("daemon.listening", addresses=self.addresses)
+        self._log.info("daemon.listening", addresses=self.addresses, socket=self._configuration.listen.socket)
+
+    async def _open_doors(
+        self,
+        guard: Guard,
+        callers: Callers | None,
+        sockets: Sequence[socket.socket],
+        local: socket.socket | None,
+    ) -> list[asyncio.Server]:
+        """Other machines' clients are known by their keys: whose they are there is nobody's to tell here."""
+        assert self._server is not None  # noqa: S101  # it was built just now
+        judge = self._build_judge(guard)
+        far = [sock for sock in sockets if not _is_near(sock)]
+        near = [sock for sock in sockets if _is_near(sock)]
+        servers = await accept_from(near, self._server.by(Door(guard, judge, callers)))
+        servers += await accept_from(far, self._server.by(Door(guard, judge)))
+        if local is not None:
+            guard = for_socket(guard)
+            door = Door(guard, self._build_judge(guard), self._socket_callers())
+            servers += await accept_from([local], self._server.by(door))
+        return servers
+
+    def _listen(self, opened: ExitStack) -> list[socket.socket]:
+        sockets = listen(self._configuration.listen)
+        for sock in sockets:
+            opened.callback(sock.close)
+        if sockets:
+            self.port = sockets[0].getsockname()[1]
+        return sockets
+
+    def _listen_locally(self, opened: ExitStack) -> socket.socket | None:
+        settings = self._configuration.listen
+        if settings.socket is None:
+            return None
+        self._local = LocalSocket(Path(settings.socket), settings.socket_mode)
+        opened.callback(self._local.close)
+        try:
+            return opened.enter_context(self._local.open())
+        except CannotListen as problem:
+            raise ConfigError(f"listen.socket: {problem}") from None
+
+    def _build_reach(self, pseudonym: str, *, reachable: bool) -> Reach:
+        try:
+            reach = build_reach(self._configuration, self.port, pseudonym)
+        except ValueError as problem:
+            raise ConfigError(str(problem)) from None
+        return reach if reachable or self._configuration.listen.public_url else reach.hidden()
+
+    def _tcp_callers(self, sockets: Sequence[socket.socket], opened: ExitStack) -> Callers | None:
+        """Those who may connect by TCP; None for all, which is said where it is not what was wanted."""
+        if not sockets or self._configuration.listen.peer_uid == "any":
+            return None
+        if sys.platform != "linux":
+            self._log.warning("peer.unknown", because="this system does not tell whose a connection is")
+            return None
+        self._users = TcpUsers.open(sockets[0])
+        if self._users is None:
+            raise ConfigError(
+                "listen.peer_uid: this system does not tell whose a connection is, by sock_diag or in /proc/net/tcp; "
+                'mend that, use listen.socket with listen.hosts = [], or set it to "any"'
+            )
+        opened.callback(self._users.close)
+        return Callers(self._users.of, own_users(), _NOT_BY_TCP)
+
+    def _socket_callers(self) -> Callers:
+        return Callers(unix_user, own_users() | self._configuration.listen.socket_uids, _NOT_BY_SOCKET)
 
     async def _open_audit(self) -> AuditLog | None:
         log = self._configuration.log
@@ -154,6 +242,8 @@ class Daemon:
         """Take no new calls, let those in flight finish within `drain_s` (by default the limit that is set), then save
         what is being refreshed.
         """
+        if self._local is not None:
+            self._local.close()
         for server in self._servers:
             server.close()
         if self._control is not None:
@@ -164,6 +254,8 @@ class Daemon:
             if self._audit is not None:
                 self._audit.ending = "stop"
             await self._server.shutdown(CUT_OFF_S)
+        if self._users is not None:
+            self._users.close()
         self._starting.cancel()
         await asyncio.gather(self._starting, return_exceptions=True)
         await self._browsers.aclose()
@@ -178,7 +270,14 @@ class Daemon:
         """The status document."""
         states = {name: manager.state for name, manager in self._managers.items()}
         now = self._clock.wall()
-        return build_status(states, self._configuration.routes, self.addresses, now, self._login_urls)
+        return build_status(
+            states,
+            self._configuration.routes,
+            self.addresses,
+            now,
+            self._login_urls,
+            self._configuration.listen.socket,
+        )
 
     def _build_control(self, origin: Origin, terminals: TerminalLogins) -> ControlSocket:
         return ControlSocket(
@@ -230,15 +329,15 @@ class Daemon:
                 name, self._managers[name].state, reach.mend_url(name)
             ),
         )
-        return Front(reach.guard, forwarder, Pages(self.status, self._browsers), self._build_judge(reach))
+        return Front(forwarder, Pages(self.status, self._browsers))
 
-    def _build_judge(self, reach: Reach) -> Callable[[Head], Problem | None] | None:
-        """What lets clients in by their keys, where they have any."""
+    def _build_judge(self, guard: Guard) -> Callable[[Head], Problem | None]:
+        """Says why a request is refused, if it is: what lets clients in by their keys, where they have any."""
         keys = self._configuration.keys
         if keys.use == "off":
-            return None
+            return partial(refuse, guard)
         policy = Policy(
-            reach.guard,
+            guard,
             self._configuration.routes,
             carriers=frozenset(canonical(name.encode("ascii")) for name in keys.fields),
         )
@@ -257,12 +356,12 @@ def check_keys(settings: Keys) -> None:
 
 
 def listen(settings: Listen) -> list[socket.socket]:
-    """Bind every address, all on one port. Raises ConfigError."""
+    """Bind every address, all on one port; none where there are no `hosts`. Raises ConfigError."""
     try:
         sockets = open_sockets(settings.hosts, settings.port)
     except CannotListen as problem:
         raise ConfigError(f"listen.port: {problem}{_CURES.get(problem.number, _ANOTHER_PORT)}") from None
-    if not sockets:
+    if settings.hosts and not sockets:
         raise ConfigError(
             f"listen.hosts: this machine has none of {', '.join(settings.hosts)}; use 127.0.0.1"
         )
@@ -274,6 +373,10 @@ _CURES: Final = {
     errno.EADDRINUSE: "; stop it, or choose another with --port or listen.port",
     errno.EACCES: "; choose a port above 1023 with --port or listen.port",
 }
+
+
+def _is_near(listening: socket.socket) -> bool:
+    return ip_address(listening.getsockname()[0]).is_loopback
 
 
 def _host(listening: socket.socket) -> str:

@@ -3,8 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
 import structlog
 from aiohttp import StreamReader, web
@@ -13,7 +12,7 @@ from aiohttp.http_parser import RawRequestMessage
 from bearerd.control.answers import read_head
 from bearerd.control.pages import Pages
 from bearerd.core.cors import preflight
-from bearerd.core.guard import Guard, Head, is_own, refuse
+from bearerd.core.guard import Guard, Head, is_own
 from bearerd.core.problems import DEFECT, Problem
 from bearerd.forward.direct import Caller, DirectCall
 from bearerd.forward.handler import Forwarder
@@ -21,19 +20,20 @@ from bearerd.forward.reply import Written, answer_preflight, answer_problem, end
 from bearerd.privacy import frames
 
 
+class Guarded(Caller, Protocol):
+    """Whoever sent a request, by a door with this guard. `judge` says why a request is refused, if it is."""
+
+    @property
+    def guard(self) -> Guard: ...
+
+    @property
+    def judge(self) -> Callable[[Head], Problem | None]: ...
+
+
 class Front:
     """Answers every request, and knows when none is under way."""
 
-    def __init__(
-        self,
-        guard: Guard,
-        forwarder: Forwarder,
-        pages: Pages,
-        judge: Callable[[Head], Problem | None] | None = None,
-    ) -> None:
-        """`judge` says why a request is refused, if it is; without one it is the guard alone that does."""
-        self._guard = guard
-        self._judge = judge or partial(refuse, guard)
+    def __init__(self, forwarder: Forwarder, pages: Pages) -> None:
         self._forwarder = forwarder
         self._pages = pages
         self._in_flight = 0
@@ -49,11 +49,12 @@ class Front:
             async with asyncio.timeout(limit_s):
                 await self._idle.wait()
 
-    def begin(self, caller: Caller, message: RawRequestMessage, payload: StreamReader) -> DirectCall | None:
+    def begin(self, caller: Guarded, message: RawRequestMessage, payload: StreamReader) -> DirectCall | None:
         """Forward a request at once, if that can be."""
+        guard = caller.guard
         try:
-            head = read_head(message, message.path, self._guard)
-            if self._judge(head) is not None or is_own(self._guard, head.target):
+            head = read_head(message, message.path, guard)
+            if caller.judge(head) is not None or is_own(guard, head.target):
                 return None
             call = self._forwarder.begin(caller, head, payload)
         except Exception:  # noqa: BLE001  # a defect is met again, and answered, as an ordinary call
@@ -69,26 +70,30 @@ class Front:
             self._idle.set()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        begun = cast(Caller, request.protocol).take_begun()
+        caller = cast(Guarded, request.protocol)
+        begun = caller.take_begun()
         self._in_flight += begun is None
         try:
-            return await self._answer(request, begun)
+            return await self._answer(request, caller, begun)
         finally:
             self._end()
 
-    async def _answer(self, request: web.BaseRequest, begun: DirectCall | None) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.BaseRequest, caller: Guarded, begun: DirectCall | None
+    ) -> web.StreamResponse:
+        guard = caller.guard
         if begun is not None:
             head = begun.head  # it was let in already, whatever has become of its key since
         else:
-            head = read_head(request, request.raw_path, self._guard)
-            problem = self._judge(head)
+            head = read_head(request, request.raw_path, guard)
+            problem = caller.judge(head)
             if problem is not None:
                 return cast(web.StreamResponse, self._refused(request, head, problem))
         try:
-            if is_own(self._guard, head.target):
+            if is_own(guard, head.target):
                 page = await self._pages.answer(request, head)
                 return answer_problem(page, head) if isinstance(page, Problem) else page
-            asked = preflight(self._guard, head) if head.grant else None
+            asked = preflight(guard, head) if head.grant else None
             if asked is not None:
                 return answer_preflight(asked)
             return await self._forwarder.handle(request, head, begun)

@@ -1,4 +1,4 @@
-"""The client's side of connections: how many there are, how large and how slow the requests on them may be.
+"""The client's side of connections: whose and how many there are, how large and how slow the requests on them may be.
 
 aiohttp's server reads the requests. What it leaves open is closed here: it has no time limit for a head or a body under
 way, does not tell the reader of a chunked body that it is broken, drops what is left of an upload when it is to end, and
@@ -6,10 +6,12 @@ loses what a client sends right behind a request that offers an upgrade other th
 """
 
 import asyncio
-import socket
+import select
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from typing import Final, cast
 
 import structlog
@@ -21,6 +23,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo, _RequestHandler
 
 from bearerd.core.configuration import Limits
+from bearerd.core.guard import Guard, Head
 from bearerd.core.headers import nominated
 from bearerd.core.limits import (
     FIELD_LIMIT,
@@ -37,11 +40,12 @@ from bearerd.forward.direct import DirectCall
 from bearerd.forward.pieces import READ_BUFFER, Flow, read_in_pieces
 from bearerd.forward.reply import end_with, last_answer, say_no_more
 from bearerd.forward.spool import BodyStalled
+from bearerd.peers import GONE
 
 LEAVING_S: Final = 0.5  # between looks at a client that is kept waiting
 LINGER_S: Final = 1.0  # for a client to read the last answer
 REFUSALS: Final = 8  # that are said at the same time; whoever comes beside them is told nothing
-_ESTABLISHED: Final = 1  # include/net/tcp_states.h
+STRANGERS: Final = 1024  # users whose refusal is logged
 _UNREADABLE: Final = Problem(
     400, "bad_request", "this is not an HTTP request that can be read", "http_request_error", close=True
 )
@@ -58,8 +62,28 @@ def begin_nothing(client: "Client", message: RawRequestMessage, payload: StreamR
     """Every request needs the handler."""
 
 
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """Who may connect: `users`, by what `user_of` says of a connection. All others get `refusal`."""
+
+    user_of: Callable[[asyncio.BaseTransport], int]
+    users: frozenset[int]
+    refusal: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A way in: what is asked of those who come by it. `judge` says why a request is refused, if it is. Without `callers`
+    anybody may come.
+    """
+
+    guard: Guard
+    judge: Callable[[Head], Problem | None]
+    callers: Callers | None = None
+
+
 class Gate(web.Server):
-    """aiohttp's low-level server, with limits. `connections` is how many it serves at once."""
+    """aiohttp's low-level server, with limits. `connections` is how many it serves at once, by whatever door."""
 
     def __init__(
         self, handler: _RequestHandler, limits: Limits, connections: int, begin: Begin = begin_nothing
@@ -82,10 +106,22 @@ class Gate(web.Server):
         self.refusals: set[asyncio.Transport] = set()
         self._most = connections
         self._full = False
+        self._strangers: set[int] = set()
         self._log = structlog.get_logger("bearerd.gate")
 
-    def __call__(self) -> RequestHandler:
-        return Client(self, self._loop, **self._kwargs)
+    def by(self, door: Door) -> Callable[[], RequestHandler]:
+        """What makes the protocols of the connections that come by `door`."""
+        return partial(Client, self, door, self._loop, **self._kwargs)
+
+    def judge(self, client: "Client", transport: asyncio.BaseTransport) -> Problem | None:
+        """Why a client is not served, or None for one that is counted now. Whoever may not connect counts for nothing."""
+        callers = client.door.callers
+        if callers is not None:
+            client.user = callers.user_of(transport)
+            if client.user not in callers.users:
+                self._tell_of(client.user)
+                return callers.refusal
+        return None if self.admit() else TOO_MANY_CONNECTIONS
 
     def admit(self) -> bool:
         """Count one more, if there may be. That there may not is logged once, until half of them have left."""
@@ -101,6 +137,12 @@ class Gate(web.Server):
         """One less."""
         self.served -= 1
         self._full = self._full and self.served > self._most // 2
+
+    def _tell_of(self, stranger: int) -> None:
+        """Once of each."""
+        if stranger != GONE and stranger not in self._strangers and len(self._strangers) < STRANGERS:
+            self._strangers.add(stranger)
+            self._log.warning("peer.refused", uid=stranger if stranger >= 0 else None)
 
     def pre_shutdown(self) -> None:
         """Take no new request; those under way come to their end."""
@@ -156,7 +198,7 @@ class Client(RequestHandler):
     """One connection. A timer runs where a head or a body did not come in one piece, one at most.
 
     It is not set anew for each piece: it looks when it is due whether anything came. `taken` is the body of the
-    request that was last taken up.
+    request that was last taken up, `user` whose connection it is, where that was asked.
     """
 
     __slots__ = (
@@ -170,13 +212,20 @@ class Client(RequestHandler):
         "_part",
         "_size",
         "_timer",
+        "door",
         "flow",
+        "guard",
+        "judge",
         "taken",
+        "user",
     )
 
-    def __init__(self, gate: Gate, loop: asyncio.AbstractEventLoop, **settings: object) -> None:
+    def __init__(self, gate: Gate, door: Door, loop: asyncio.AbstractEventLoop, **settings: object) -> None:
         super().__init__(gate, loop=loop, **settings)  # type: ignore[arg-type]  # as `web.Server` has it
         self._gate = gate
+        self.door = door
+        self.guard = door.guard
+        self.judge = door.judge
         self._part = _Part.NONE
         self._size = 0  # of a head under way, or what there was of a body
         self._heard_at = 0.0  # the first byte of a head, the last one of a body
@@ -188,13 +237,15 @@ class Client(RequestHandler):
         self._offers = False  # the request under way offers an upgrade that the parser does not know
         self.flow: Flow | None = None
         self.taken: StreamReader = EMPTY_PAYLOAD
+        self.user: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._gate.admit():
+        problem = self._gate.judge(self, transport)
+        if problem is None:
             super().connection_made(transport)
             read_in_pieces(self, transport)
         else:
-            _Refusal(self._gate, cast(asyncio.Transport, transport), self._loop)
+            _Refusal(self._gate, cast(asyncio.Transport, transport), self._loop, problem)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._gate.leave()
@@ -440,12 +491,12 @@ class Client(RequestHandler):
 
 
 def has_left(transport: asyncio.Transport) -> bool:
-    """Whether the other side of a TCP connection has closed or reset it, behind what is not read yet. Only Linux tells."""
-    connection = transport.get_extra_info("socket")
-    if sys.platform != "linux" or connection.family not in {socket.AF_INET, socket.AF_INET6}:
+    """Whether the other side of a connection has closed or reset it, behind what is not read yet. Only Linux tells."""
+    if sys.platform != "linux":
         return False
-    state: bytes = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-    return state[0] != _ESTABLISHED
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _explain(exc: BaseException | None) -> Problem:
@@ -459,9 +510,11 @@ def _explain(exc: BaseException | None) -> Problem:
 
 
 class _Refusal(asyncio.Protocol):
-    """A connection over the limit: told so, and closed when the client has, or after a moment."""
+    """A connection that is not served: told why, and closed when the client has, or after a moment."""
 
-    def __init__(self, gate: Gate, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, gate: Gate, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, problem: Problem
+    ) -> None:
         self._refusals, self._transport = gate.refusals, transport
         self._refusals.add(transport)
         transport.set_protocol(self)
@@ -469,7 +522,7 @@ class _Refusal(asyncio.Protocol):
         if len(self._refusals) > REFUSALS:
             transport.abort()
         else:
-            transport.write(last_answer(TOO_MANY_CONNECTIONS))
+            transport.write(last_answer(problem))
             say_no_more(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -51,7 +51,9 @@ async def accept_from(
     loop = asyncio.get_running_loop()
     servers = []
     for sock in sockets:
-        servers.append(await loop.create_server(build, sock=sock, backlog=1))
+        inet = sock.family in {socket.AF_INET, socket.AF_INET6}
+        create = loop.create_server if inet else loop.create_unix_server
+        servers.append(await create(build, sock=sock, backlog=1))
         sock.listen(WAITING)  # the system is told the loop's number too
     return servers
 

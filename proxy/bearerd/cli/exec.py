@@ -118,7 +118,18 @@ def find_daemon(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]
     for document in documents:
         if document["config"] == wanted and document["addresses"] and "routes" in document:
             return document
-    raise BearerdError(_none(path, wanted, documents))
+    raise BearerdError(_without_address(wanted, documents) or _none(path, wanted, documents))
+
+
+def _without_address(wanted: str | None, documents: Sequence[Mapping[str, Any]]) -> str | None:
+    """What to say where a daemon serves the configuration, but by a Unix socket alone."""
+    for document in documents:
+        if document["config"] == wanted and not document["addresses"] and document.get("socket"):
+            return (
+                f"bearerd listens on unix:{document['socket']} alone, which no base URL can name; "
+                "give it an address in listen.hosts, or tell the program of the socket yourself"
+            )
+    return None
 
 
 def _none(path: Path | None, wanted: str | None, documents: Sequence[Mapping[str, Any]]) -> str:

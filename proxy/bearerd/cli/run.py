@@ -49,8 +49,10 @@ def command(
 
 def describe(running: "Daemon") -> str:
     """What a person wants to know when it starts: where it listens, what leads where, who has to log in."""
+    from bearerd.control.status import list_places
+
     status = running.status()
-    lines = [f"bearerd listens on {' and '.join(running.addresses)}"]
+    lines = [f"bearerd listens on {' and '.join(list_places(status))}"]
     lines += [
         f"  {route['prefix']} -> {route['upstream']} with a token of {route['account']}"
         for route in status["routes"]

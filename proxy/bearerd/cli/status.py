@@ -2,13 +2,17 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from bearerd.cli import config_option
 from bearerd.errors import BearerdError
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
 
 FORMAT_VERSION: Final = 1
 
@@ -26,7 +30,7 @@ def command(path: Path | None, port: int | None, *, as_json: bool) -> None:
         document = fetch_status(port)
         click.echo(json.dumps(document, indent=2) if as_json else format_status(document))
         return
-    documents = _ask_all(path) or [fetch_status(_configured_port(path))]
+    documents = _ask_all(path) or [_fetch_configured(path)]
     if as_json:
         click.echo(json.dumps({"format_version": FORMAT_VERSION, "daemons": documents}, indent=2))
     else:
@@ -47,22 +51,42 @@ def _ask_all(path: Path | None) -> list[dict[str, Any]]:
     return [document for document in documents if document.get("config") == wanted]
 
 
-def _configured_port(path: Path | None) -> int:
+def _fetch_configured(path: Path | None) -> dict[str, Any]:
+    """Where there is no control socket, as on a system without, or none was to be had."""
     from bearerd.core.configuration import DEFAULT_PORT
     from bearerd.errors import NotConfigured
     from bearerd.settings import load
 
     try:
-        return load(path, {}, os.environ).configuration.listen.port
+        listen = load(path, {}, os.environ).configuration.listen
     except NotConfigured:
-        return DEFAULT_PORT  # the demo's
+        return fetch_status(DEFAULT_PORT)  # the demo's
+    return fetch_status(listen.port) if listen.hosts or not listen.socket else fetch_by_socket(listen.socket)
 
 
 def fetch_status(port: int) -> dict[str, Any]:
     """The status document of the daemon on `port`. Raises BearerdError if none answers there, or not without a key."""
-    from http.client import HTTPConnection, HTTPException
+    from http.client import HTTPConnection
 
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    return _fetch(HTTPConnection("127.0.0.1", port, timeout=5), f"port {port}")
+
+
+def fetch_by_socket(path: str) -> dict[str, Any]:
+    """The status document of the daemon on the Unix socket `path`. Raises BearerdError likewise."""
+    import socket
+    from http.client import HTTPConnection
+
+    connection = HTTPConnection("localhost", timeout=5)
+    sock = connection.sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(5)
+    with suppress(OSError):  # the request fails, too
+        sock.connect(path)
+    return _fetch(connection, path)
+
+
+def _fetch(connection: "HTTPConnection", place: str) -> dict[str, Any]:
+    from http.client import HTTPException
+
     try:
         connection.request("GET", "/-/status")
         answer = connection.getresponse()
@@ -72,9 +96,9 @@ def fetch_status(port: int) -> dict[str, Any]:
     finally:
         connection.close()
     if isinstance(document, dict) and document.get("code") == "key_missing":
-        raise BearerdError(f"the bearerd on port {port} wants a client key; ask as its user, without --port")
+        raise BearerdError(f"the bearerd on {place} wants a client key; ask as its user, without --port")
     if not isinstance(document, dict) or "accounts" not in document:
-        raise BearerdError(f"no bearerd answers on port {port}; start one with: bearerd run")
+        raise BearerdError(f"no bearerd answers on {place}; start one with: bearerd run")
     return document
 
 
@@ -86,8 +110,10 @@ def format_all(documents: list[dict[str, Any]]) -> str:
 
 
 def _title(document: dict[str, Any]) -> str:
+    from bearerd.control.status import list_places
+
     file = document["config"] or "no configuration file"
-    return f"{' and '.join(document['addresses'])}, process {document['pid']}, {file}"
+    return f"{' and '.join(list_places(document))}, process {document['pid']}, {file}"
 
 
 def format_status(document: dict[str, Any]) -> str:

@@ -76,7 +76,7 @@ class BrowserLogins:
 
     @property
     def accounts(self) -> tuple[str, ...]:
-        return self._logins.accounts
+        return tuple(account for account in self._logins.accounts if account in self._landings)
 
     async def aclose(self) -> None:
         await self._relays.aclose()

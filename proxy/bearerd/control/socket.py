@@ -210,6 +210,8 @@ class ControlSocket:
             return NOT_MINE
         if request.do == "logout":
             return await self._terminals.log_out(request.account)
+        if not self._terminals.offers(request.account, request.way):
+            return NOT_MINE
         if self._conversations >= LOGINS:
             return _unavailable("too many logins are under way", 10.0)
         self._conversations += 1

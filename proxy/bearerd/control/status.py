@@ -27,16 +27,18 @@ def build_status(
     addresses: tuple[str, ...],
     now: float,
     login_urls: Mapping[str, str] | None = None,
+    socket: str | None = None,
 ) -> dict[str, Any]:
     """The status document. Times are epoch seconds and RFC 3339; it holds no secret and no fingerprint.
 
-    `login_urls` has those accounts that a person may log in to here.
+    `login_urls` has those accounts that a person may log in to here; `socket` is the path of a Unix socket.
     """
     urls = login_urls or {}
     return {
         "format_version": FORMAT_VERSION,
         "version": __version__,
         "addresses": list(addresses),
+        "socket": socket,
         "accounts": [_account(name, state, now, urls.get(name)) for name, state in sorted(states.items())],
         "routes": [
             {
@@ -47,6 +49,12 @@ def build_status(
             for route in routes
         ],
     }
+
+
+def list_places(document: Mapping[str, Any]) -> list[str]:
+    """Where the daemon of a status document listens, for people. One of an earlier version says nothing of sockets."""
+    socket = document.get("socket")
+    return [*document["addresses"], *([f"unix:{socket}"] if socket else [])]
 
 
 def _account(name: str, state: State, now: float, login_url: str | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from bearerd.control.live import SCRIPT
+from bearerd.control.status import list_places
 from bearerd.core.markup import Markup, element
 from bearerd.core.pages import Page, sentence
 from bearerd.core.redaction import Secret
@@ -41,7 +42,7 @@ def build_status_page(document: Document, token: Secret) -> Page:
         element("h2", "Addresses"),
         element(
             "ul",
-            *(element("li", element("code", address)) for address in document["addresses"]),
+            *(element("li", element("code", place)) for place in list_places(document)),
             class_="plain card",
         ),
         element("noscript", element("p", element("a", "Show how it is now", href="/-/"), class_="small")),

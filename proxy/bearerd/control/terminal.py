@@ -47,6 +47,10 @@ class TerminalLogins:
         """Those a person may log in to here."""
         return self._logins.accounts
 
+    def offers(self, account: str, way: str) -> bool:
+        """False where a login would have to end in a browser, and none gets here."""
+        return way == "device" or account in self._landings or account not in self._logins.accounts
+
     async def log_in(self, account: str, way: str, say: Say, hear: Hear) -> Reply:
         """Talk until `account` is logged in, by whatever login of it that is, or until that is over."""
         try:

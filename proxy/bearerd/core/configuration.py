@@ -15,6 +15,8 @@ class Listen:
     """Where clients connect. `hosts` are literal addresses; port 0 lets the system choose.
 
     `public_url` is what a browser reaches this daemon by, where that is another address: a container's published port.
+    `socket` is the path of a Unix socket, with its mode and the users that may connect beside ours and root. `peer_uid` is
+    own where only those two may connect by TCP, or any.
     """
 
     hosts: tuple[str, ...] = ("127.0.0.1", "::1")
@@ -22,6 +24,10 @@ class Listen:
     allowed_hosts: frozenset[str] = frozenset()  # further `Host` values, exact and lower case
     public_url: str | None = None  # an origin, no path
     allowed_origins: frozenset[str] = frozenset()  # of pages elsewhere that may make calls
+    peer_uid: str = "own"
+    socket: str | None = None
+    socket_mode: int = 0o600
+    socket_uids: frozenset[int] = frozenset()
 
     @property
     def remote_hosts(self) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Who may call, and with what kind of request: decided before anything else looks at it."""
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bearerd.core.fields import Fields, RawFields
@@ -10,6 +11,7 @@ from bearerd.core.problems import Problem
 from bearerd.core.targets import in_control, path_of
 
 _NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
+_LOCALHOST: Final = re.compile(rb"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?")
 _METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _TELLING: Final = frozenset(
     {b"transfer-encoding", b"upgrade", b"origin", b"sec-fetch-site", b"max-forwards", b"via"}
@@ -23,7 +25,8 @@ class Guard:
     """What this daemon answers to: exact `Host` values, the origins of its own pages, its Via pseudonym.
 
     `callbacks` are raw paths where logins come back to, other than those under the control prefix. `foreign` are origins
-    of other pages that may make calls. `keyed` says that no call is made without a client's key, whoever's page makes it.
+    of other pages that may make calls. `keyed` says that no call is made without a client's key, whoever's page
+    makes it. `any_localhost` is for what no web page can reach, and no port belongs to.
     """
 
     authorities: frozenset[bytes]
@@ -32,6 +35,7 @@ class Guard:
     callbacks: frozenset[bytes] = frozenset()
     foreign: frozenset[bytes] = frozenset()
     keyed: bool = False
+    any_localhost: bool = False
 
 
 class Head(Fields):
@@ -83,6 +87,12 @@ def build_guard(
         foreign=frozenset(origin.encode() for origin in allowed_origins if origin not in origins),
         keyed=keyed,
     )
+
+
+def for_socket(guard: Guard) -> Guard:
+    """The same guard for a Unix socket: there `localhost` has no port, or any that a client makes up."""
+    bare = frozenset(f"http://{name}".encode() for name in _NAMES)
+    return replace(guard, any_localhost=True, origins=guard.origins | bare)
 
 
 def is_own(guard: Guard, target: bytes) -> bool:
@@ -167,6 +177,8 @@ def _refuse_host(guard: Guard, head: Head) -> Problem | None:
     """Exactly one Host, and one of ours: the defence against DNS rebinding."""
     hosts = head.every(b"host")
     if len(hosts) == 1 and hosts[0].lower() in guard.authorities:
+        return None
+    if len(hosts) == 1 and guard.any_localhost and _LOCALHOST.fullmatch(hosts[0].lower()):
         return None
     if len(hosts) != 1:
         detail = "there must be exactly one Host field (RFC 9112 section 3.2)"

@@ -12,7 +12,10 @@ from bearerd.core.targets import Origin
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """`base` is the origin for browsers. `landings` has the accounts that a person may log in to."""
+    """`base` is the origin for browsers. `landings` has the accounts that a person may log in to.
+
+    Both are empty where no browser gets to.
+    """
 
     base: str
     guard: Guard
@@ -23,8 +26,12 @@ class Reach:
         return {account: build_login_url(self.base, account) for account in self.landings}
 
     def mend_url(self, account: str) -> str:
-        """Where a person sees what is wrong with `account`, and mends it if that can be done here."""
-        return self.login_urls.get(account, f"{self.base}/-/")
+        """Where a person sees what is wrong with `account`, and mends it if that can be done here. May be empty."""
+        return self.login_urls.get(account, f"{self.base}/-/" if self.base else "")
+
+    def hidden(self) -> "Reach":
+        """The same for a daemon on a Unix socket alone."""
+        return replace(self, base="", landings={})
 
 
 def build_reach(configuration: Configuration, port: int, pseudonym: str) -> Reach:

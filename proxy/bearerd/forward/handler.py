@@ -330,7 +330,7 @@ class Forwarder:
             length,
             chunked=chunked,
             upgrade=call.upgrade,
-            forwarded=call.lane.tell(head, call.request.remote) if call.lane.tells else (),
+            forwarded=call.lane.tell(head, _address_of(call.request)) if call.lane.tells else (),
         )
         if expectation is not None:
             start = add_expectation(start)
@@ -368,6 +368,12 @@ def _refuse(route: Route, head: Head) -> Problem | None:
     if route.rules is None:
         return None
     return judge(route.rules, head.method, head.target[len(route.prefix) :], head.headers)
+
+
+def _address_of(request: web.BaseRequest) -> str | None:
+    """None for a client by a Unix socket: what that may be called is its own to choose, line ends and all."""
+    peer = request.get_extra_info("peername")
+    return peer[0] if isinstance(peer, tuple) else None
 
 
 def _asks(head: Head) -> bool:

@@ -20,7 +20,8 @@ from bearerd.core.targets import DIRECT, Proxy, Route, Way, parse_origin, parse_
 from bearerd.settings.accounts import KEYS, build_account, check_account, settle
 from bearerd.settings.fields import build_fields, check_fields
 from bearerd.settings.files import Invalid, PathOf, Problem
-from bearerd.settings.keys import build_keys, build_listen, check_keys, check_remote, settle_keys
+from bearerd.settings.keys import build_keys, check_keys, check_remote, settle_keys
+from bearerd.settings.listen import build_listen, check_listen
 from bearerd.settings.model import (
     NAMED,
     SINGLE,
@@ -118,8 +119,9 @@ def build_configuration(
             problems.add(name, f"is more than limits.{key}_total; make it smaller, or that one larger")
     wrong = check_store(settings.store, settled.store)
     store = _build(("store",), wrong, partial(build_store, settled.store), values, problems)
-    for key, text in check_remote(settings.listen):
-        problems.add(_name(("listen", key), values), text)
+    build = partial(build_listen, settings.listen)
+    wrong = chain(check_listen(settings.listen), check_remote(settings.listen))
+    listen = _build(("listen",), wrong, build, values, problems)
     wrong = check_keys(settings.keys, settings.listen)
     keys = _build(("keys",), wrong, partial(build_keys, settled.keys), values, problems)
     log = _build(("log",), _check_log(settings.log), partial(_build_log, settings.log), values, problems)
@@ -127,7 +129,7 @@ def build_configuration(
     return Configuration(
         accounts=accounts,
         routes=sort_routes(routes),
-        listen=build_listen(settings.listen),
+        listen=listen or Listen(),
         keys=keys or Keys(),
         limits=limits,
         store=store or Store(),

@@ -13,26 +13,20 @@ from bearerd.settings.model import KeysTable, ListenTable
 FILE_NAME: Final = "client-keys.json"
 
 
-def build_listen(table: ListenTable) -> Listen:
-    return Listen(
-        tuple(table.hosts),
-        table.port,
-        frozenset(table.allowed_hosts),
-        table.public_url,
-        frozenset(table.allowed_origins),
-    )
+def _remote_hosts(table: ListenTable) -> tuple[str, ...]:
+    return Listen(hosts=tuple(table.hosts)).remote_hosts
 
 
 def settle_keys(table: KeysTable, listen: ListenTable) -> KeysTable:
     """The table with what is left out filled in. Where other machines can connect, nobody calls without a key."""
-    use = table.use or ("required" if build_listen(listen).remote_hosts else "off")
+    use = table.use or ("required" if _remote_hosts(listen) else "off")
     file = table.file or str(Path(user_data_dir("bearerd", appauthor=False), FILE_NAME))
     return table.model_copy(update={"use": use, "file": file})
 
 
 def check_remote(listen: ListenTable) -> Iterator[Problem]:
     """What is wrong with the addresses. None but this machine's own is listened on by mistake."""
-    for host in build_listen(listen).remote_hosts:
+    for host in _remote_hosts(listen):
         if not listen.remote:
             text = (
                 f"{host!r} is not a loopback address, so other machines could connect; use 127.0.0.1 or ::1, or set "
@@ -43,7 +37,7 @@ def check_remote(listen: ListenTable) -> Iterator[Problem]:
 
 def check_keys(table: KeysTable, listen: ListenTable) -> Iterator[Problem]:
     """What is wrong with how the keys of the tables go together."""
-    if table.use in {"off", "optional"} and build_listen(listen).remote_hosts:
+    if table.use in {"off", "optional"} and _remote_hosts(listen):
         yield "use", f'is "{table.use}", and listen.hosts lets other machines connect; make it "required"'
 
 

@@ -28,6 +28,7 @@ from bearerd.settings.values import (
     parse_fields,
     parse_key,
     parse_key_field,
+    parse_mode,
     parse_page,
     parse_parameters,
     parse_path,
@@ -41,6 +42,7 @@ from bearerd.settings.values import (
     parse_server_name,
     parse_size,
     parse_token_path,
+    parse_uid,
     parse_upstream,
     parse_variable,
     parse_web_origin,
@@ -77,11 +79,15 @@ class ListenTable(Table):
     """``[listen]``"""
 
     port: int = Field(_LISTEN.port, ge=0, le=65535)
-    hosts: list[Annotated[str, AfterValidator(parse_address)]] = Field(list(_LISTEN.hosts), min_length=1)
+    hosts: list[Annotated[str, AfterValidator(parse_address)]] = list(_LISTEN.hosts)
     remote: bool = False
     allowed_hosts: list[Annotated[str, AfterValidator(parse_authority)]] = []
     allowed_origins: list[Annotated[str, AfterValidator(parse_web_origin)]] = []
     public_url: Annotated[Text, AfterValidator(parse_public_url)] | None = None
+    peer_uid: Literal["own", "any"] = "own"
+    socket: PathText | None = None
+    socket_mode: Annotated[str, AfterValidator(parse_mode)] = "0600"
+    socket_uids: list[Annotated[int, BeforeValidator(parse_uid)]] = []
 
 
 class KeysTable(Table):

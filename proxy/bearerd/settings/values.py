@@ -31,6 +31,8 @@ _SIZE_UNITS: Final = {
 _AUTHORITY: Final = re.compile(
     r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
 )
+_MODE: Final = re.compile(r"0?6[0246]{2}")
+_UID: Final = re.compile(r"[0-9]{1,10}")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 appendix A.4
 _SECRET: Final = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendices A.2 and A.17
 _URI: Final = re.compile(r"[\x21\x22\x24-\x7e]+")  # visible ASCII but the fragment's mark
@@ -101,6 +103,24 @@ def parse_key_field(name: str) -> str:
     if name.lower() == "authorization":
         raise ValueError("Authorization may always have a client key in it; take it out")
     return check_field_name(name)
+
+
+def parse_mode(value: str) -> str:
+    """Octal digits. A socket's owner reads and writes, and nobody executes it."""
+    if not _MODE.fullmatch(value):
+        raise ValueError(
+            'is not the mode of a socket; write it like "0600", "0660" or "0666": read and write for you, '
+            "and for the group and all others or not"
+        )
+    return value
+
+
+def parse_uid(value: object) -> int:
+    """A user's number or, as the environment has it, its digits. All bits set is nobody's: the system means none by it."""
+    number = int(value) if isinstance(value, str) and _UID.fullmatch(value) else value
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 0xFFFFFFFF:
+        raise ValueError("is not the number of a user; write it like 1000, as `id -u NAME` says it")
+    return number
 
 
 def parse_authority(value: str) -> str:
