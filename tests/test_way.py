@@ -4,15 +4,20 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bearerd.core.configuration import Store
 from bearerd.core.vault import Identity, Key, build_key
 from bearerd.errors import StoreError
+from bearerd.forward.disk import DiskFile
+from bearerd.stores.keys import load_key
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder, VaultStore
-from bearerd.way import find_weakness, own_home
+from bearerd.way import find_weakness, make_folders, own_home
+from commands import run
 from contract import FIRST
 from users import NOBODY
 
@@ -156,6 +161,74 @@ class TestHome:
     def test_it_is_that_of_the_list_of_users(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", "/nowhere")
         assert own_home() == Path(pwd.getpwuid(os.geteuid()).pw_dir).resolve()
+
+
+@pytest.fixture
+def open_umask(path: Path) -> Iterator[None]:
+    """Once the folders to `path` are there. Everything that is made after that is open to all, if nothing is done about it."""
+    del path
+    before = os.umask(0)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.usefixtures("open_umask")
+class TestMadeByUs:
+    """All that are made on the way to a file are closed, not only the last."""
+
+    def check(self, path: Path) -> None:
+        for folder in (path, path / "a", path / "a" / "b"):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+    def test_by_themselves(self, path: Path) -> None:
+        assert make_folders(path / "a" / "b")
+        self.check(path)
+        assert not make_folders(path / "a" / "b")
+
+    async def test_to_a_key(self, path: Path) -> None:
+        settings = Store(key_source="file", key_file=str(path / "a" / "b" / "key"))
+        await load_key(settings, VaultFolder(path.with_name("other")), create=True)
+        self.check(path)
+
+    async def test_to_bodies(self, path: Path) -> None:
+        file = DiskFile(path / "a" / "b")
+        assert await file.append(b"x")
+        self.check(path)
+        file.close()
+
+    async def test_to_a_configuration(self, path: Path) -> None:
+        words = ("--provider", "oidc", "--issuer", "http://127.0.0.1:9", "--client-id", "c")
+        target = path / "a" / "b" / "bearerd.toml"
+        ended = await run("init", *words, "--upstream", "http://127.0.0.1:9", "-o", target)
+        assert ended.status == 0, ended.err
+        self.check(path)
+
+
+class TestBodies:
+    async def test_they_are_not_put_where_others_can_write(
+        self, path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path.mkdir()
+        path.chmod(0o777)
+        file = DiskFile(path)
+        assert not await file.append(b"x")
+        assert f"other users can write to {path}" in capsys.readouterr().out
+        file.close()
+
+    @root_only
+    async def test_nor_where_a_link_of_another_user_s_leads(
+        self, path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path.parent.chmod(0o1777)
+        path.parent.joinpath("ours").mkdir(mode=0o700)
+        path.symlink_to(path.parent / "ours")
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        file = DiskFile(path)
+        assert not await file.append(b"x")
+        assert f"{path} belongs to another user" in capsys.readouterr().out
+        file.close()
 
 
 class TestVault:

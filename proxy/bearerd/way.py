@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +51,16 @@ def find_weakness(path: Path, home: Path | None) -> Weakness | None:
     above = home.parents if home is not None and inside else ()
     weaknesses = (_judge(place, found) for place, found in _follow(path) if place not in above)
     return next(filter(None, weaknesses), None)
+
+
+def make_folders(path: Path) -> bool:
+    """Make those that are missing, for us alone: pathlib leaves all but the last to the umask. True if any were."""
+    missing = list(takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
+    for folder in reversed(missing):
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            folder.chmod(0o700)  # the umask may have taken even our own access away
+    return bool(missing)
 
 
 def _follow(path: Path) -> Iterator[tuple[Path, os.stat_result]]:

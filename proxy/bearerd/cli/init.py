@@ -233,6 +233,7 @@ def settle_secret(text: str, file: Path | None, *, terminal: bool) -> tuple[str,
 def write(text: str, secret: str | None, target: Path, *, force: bool) -> "Loaded":
     """The files, if they load. Raises ConfigError with nothing written, BearerdError."""
     from bearerd.settings.presets import SECRET, read_values
+    from bearerd.way import make_folders
 
     files = {target: text}
     if secret is not None:
@@ -240,7 +241,7 @@ def write(text: str, secret: str | None, target: Path, *, force: bool) -> "Loade
     for file in files:
         refuse_existing(file, force=force)
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(target.parent)
         loaded = try_out(files, target)
         for file, content in files.items():
             put_aside(file)

@@ -4,6 +4,7 @@ Its bytes are written and read in threads, for a disk may take its time even whe
 """
 
 import asyncio
+import errno
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
@@ -12,6 +13,8 @@ from threading import Lock
 from typing import Any, Final, TypeVar
 
 import structlog
+
+from bearerd.way import find_weakness, make_folders, own_home
 
 _T = TypeVar("_T")
 
@@ -85,7 +88,9 @@ class DiskFile:
 
     def _write(self, data: bytes, at: int) -> None:
         if self._file is None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folders(self._folder)
+            if weakness := find_weakness(self._folder, own_home()):
+                raise PermissionError(errno.EPERM, weakness.found)
             self._file = TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115  # it outlives this call
         self._file.seek(at)
         left = memoryview(data)

@@ -10,8 +10,7 @@ from typing import Final
 from bearerd.core.client_keys import ClientKey, build_document, parse_document
 from bearerd.core.configuration import Keys
 from bearerd.errors import StoreError
-from bearerd.stores.vault import make_folders
-from bearerd.way import find_weakness, own_home
+from bearerd.way import find_weakness, make_folders, own_home
 
 _LIMIT: Final = 256 << 10  # bytes, of about a thousand keys
 _Signature = tuple[int, ...]

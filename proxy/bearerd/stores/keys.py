@@ -23,7 +23,7 @@ from bearerd.errors import DamagedKey, NoKeyYet, StoreError
 from bearerd.privacy import without_own
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder
-from bearerd.way import Weakness, find_weakness, own_home
+from bearerd.way import Weakness, find_weakness, make_folders, own_home
 
 SERVICE: Final = "bearerd"
 KEYCHAIN_S: Final = 5.0  # a person at a prompt may need longer, and starts bearerd again
@@ -162,7 +162,7 @@ class KeyFile:
 
     def _write(self, key: Key) -> None:
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folders(self._path.parent)
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600)
         except OSError as exc:
             raise self._unusable(exc) from None

@@ -14,7 +14,6 @@ import secrets
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +22,7 @@ from bearerd.core.failures import FailureNote, encode_note, parse_note
 from bearerd.core.tokens import TokenSet, Tombstone
 from bearerd.core.vault import NONCE_BYTES, SIZE_LIMIT, Identity, Key, OtherKey, VaultError, seal, unseal
 from bearerd.errors import StoreError, StoreUnwritable
-from bearerd.way import find_weakness, own_home
+from bearerd.way import find_weakness, make_folders, own_home
 
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _SEALED: Final = (".vault", ".next")
@@ -162,16 +161,6 @@ class VaultFolder:
         return StoreError(
             f"{self._path / name} cannot be used: {reason}; mend that or name another store.path"
         )
-
-
-def make_folders(path: Path) -> bool:
-    """Make those that are missing, for us alone: pathlib leaves all but the last to the umask. True if any were."""
-    missing = list(takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
-    for folder in reversed(missing):
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-            folder.chmod(0o700)  # the umask may have taken even our own access away
-    return bool(missing)
 
 
 @contextmanager
