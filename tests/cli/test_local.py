@@ -2,17 +2,14 @@
 
 import asyncio
 import json
-import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from bearerd.cli.status import fetch_by_socket
 from bearerd.errors import BearerdError
 from commands import Ended, Terminal, run
-from daemons import RunningDaemon
+from daemons import RunningDaemon, killed
 from faults import refused_port
 from login_server import LoginServer
 from login_world import Browser
@@ -36,32 +33,34 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "bearerd.toml"
 
 
-@pytest_asyncio.fixture
-async def daemon(tmp_path: Path, socket: Path) -> AsyncIterator[RunningDaemon]:
-    async with RunningDaemon(tmp_path, TOML, listen=f'hosts = []\nsocket = "{socket}"') as daemon:
-        yield daemon
-
-
 async def curl(socket: Path, path: str) -> str:
     words = ("curl", "-sS", "--unix-socket", str(socket), f"http://localhost{path}")
     process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
     return (await process.communicate())[0].decode()
 
 
-async def test_where_it_listens(daemon: RunningDaemon, socket: Path, file: Path) -> None:
-    assert f"bearerd listens on unix:{socket}\n" in daemon.log
-    ended = await run("status", "--json", "-c", file)
-    (document,) = json.loads(ended.out)["daemons"]
-    assert (document["addresses"], document["socket"]) == ([], str(socket))
-    assert f"<code>unix:{socket}</code>" in await curl(socket, "/-/")
-
-
-async def test_status_without_a_control_socket(daemon: RunningDaemon, file: Path) -> None:
-    """As where it could not be made."""
-    assert daemon.port == 0
-    ended = await run("status", "-c", file, XDG_RUNTIME_DIR="/nowhere", TMPDIR="/nowhere")
-    assert ended.out.startswith("ACCOUNT")
-    assert "work     active" in ended.out
+async def test_what_is_said_of_it(tmp_path: Path, socket: Path, file: Path) -> None:
+    async with RunningDaemon(tmp_path, TOML, listen=f'hosts = []\nsocket = "{socket}"') as daemon:
+        assert f"bearerd listens on unix:{socket}\n" in daemon.log
+        (document,) = json.loads((await run("status", "--json", "-c", file)).out)["daemons"]
+        assert (document["addresses"], document["socket"]) == ([], str(socket))
+        assert f"<code>unix:{socket}</code>" in await curl(socket, "/-/")
+        without_control = await run("status", "-c", file, XDG_RUNTIME_DIR="/nowhere", TMPDIR="/nowhere")
+        assert "work     active" in without_control.out
+        assert (await run("token", "work", "-c", file)).out == "the-static-token\n"
+        assert await run("exec", "-c", file, "--", "true") == Ended(
+            1,
+            "",
+            f"bearerd: bearerd listens on unix:{socket} alone, which no base URL can name; "
+            "give it an address in listen.hosts, or tell the program of the socket yourself\n",
+        )
+        assert await run("run", "-c", file) == Ended(
+            78,
+            "",
+            f"bearerd: listen.socket: {socket} is in use by another program; stop that, or name another path\n",
+        )
+        assert socket.is_socket()
+    assert not socket.exists()
 
 
 def test_a_socket_on_which_nobody_answers(socket: Path) -> None:
@@ -69,49 +68,14 @@ def test_a_socket_on_which_nobody_answers(socket: Path) -> None:
         fetch_by_socket(str(socket))
 
 
-async def test_several_are_told_apart(daemon: RunningDaemon, tmp_path: Path, socket: Path) -> None:
-    (tmp_path / "other").mkdir()
-    async with RunningDaemon(tmp_path / "other", TOML) as other:
-        ended = await run("status")
-    assert f"unix:{socket}, process {daemon.pid}, " in ended.out
-    assert f" and http://[::1]:{other.port}, process {other.pid}, " in ended.out
-
-
-async def test_exec_says_why_it_cannot(daemon: RunningDaemon, socket: Path, file: Path) -> None:
-    assert daemon.port == 0
-    assert await run("exec", "-c", file, "--", "true") == Ended(
-        1,
-        "",
-        f"bearerd: bearerd listens on unix:{socket} alone, which no base URL can name; "
-        "give it an address in listen.hosts, or tell the program of the socket yourself\n",
-    )
-
-
-async def test_a_token_by_the_control_socket(daemon: RunningDaemon, file: Path) -> None:
-    assert daemon.port == 0
-    assert (await run("token", "work", "-c", file)).out == "the-static-token\n"
-
-
-async def test_a_second_one_is_refused_in_one_line(daemon: RunningDaemon, socket: Path, file: Path) -> None:
-    assert daemon.port == 0
-    ended = await run("run", "-c", file)
-    assert ended == Ended(
-        78,
-        "",
-        f"bearerd: listen.socket: {socket} is in use by another program; stop that, or name another path\n",
-    )
-    assert socket.is_socket()
-
-
 async def test_one_that_was_killed_is_followed_by_the_next(tmp_path: Path, socket: Path) -> None:
-    listen = f'hosts = []\nsocket = "{socket}"'
-    first = RunningDaemon(tmp_path, TOML, listen=listen)
-    await first.__aenter__()
-    os.kill(first.pid, 9)
-    assert await first.ended() == -9
+    listen = f'socket = "{socket}"\nport = 0'
+    async with killed(RunningDaemon(tmp_path, TOML, listen=listen)):
+        """It is given no time to take its socket away."""
     assert socket.is_socket()
-    async with RunningDaemon(tmp_path, TOML, listen=listen):
+    async with RunningDaemon(tmp_path, TOML, listen=listen) as daemon:
         assert '"work"' in await curl(socket, "/-/status")
+        assert f"listens on {daemon.url} and http://[::1]:{daemon.port} and unix:{socket}\n" in daemon.log
     assert not socket.exists()
 
 
