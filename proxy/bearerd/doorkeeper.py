@@ -22,10 +22,9 @@ class Doorkeeper:
         """
         policy = self._policy
         shown, kept = take_keys(head.headers, policy.carriers)
-        verdict = judge_client(policy, self._keys(), shown, head)
+        key, problem = judge_client(policy, self._keys(), shown, head)
         if policy.guard.keyed:
             head.grant = grant(policy.guard, head)
-        problem = verdict if isinstance(verdict, Problem) else None
         if len(kept) < len(head.headers):
-            head.become(kept, verdict.name if isinstance(verdict, ClientKey) else None)
+            head.become(kept, None if key is None else key.name)
         return problem

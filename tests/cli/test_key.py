@@ -189,6 +189,10 @@ async def test_a_daemon_in_a_process_of_its_own(tmp_path: Path) -> None:
     events = [json.loads(line) for line in daemon.log.splitlines() if line.startswith("{")]
     (line,) = (event for event in events if event["event"] == "request.forwarded")
     assert (line["path"], line["status"], line["key"]) == ("/a", 200, "laptop")
+    refused = [
+        (event["problem"], event.get("key")) for event in events if event["event"] == "request.refused"
+    ]
+    assert refused == [("key_limited", "laptop"), ("key_in_target", "laptop"), ("key_refused", None)]
     assert key not in daemon.log
     assert digest_of(key.encode()).hex() not in daemon.log
 

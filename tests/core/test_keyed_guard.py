@@ -62,7 +62,8 @@ def head(
 
 def judge(subject: Policy, keys: tuple[ClientKey, ...], request: Head) -> ClientKey | Problem | None:
     shown, _ = take_keys(request.headers, subject.carriers)
-    return judge_client(subject, keys, shown, request)
+    key, problem = judge_client(subject, keys, shown, request)
+    return problem or key
 
 
 def verdict(request: Head, *, required: bool, keys: tuple[ClientKey, ...] = (LAPTOP,)) -> tuple[int, str]:

@@ -60,6 +60,11 @@ class Head(Fields):
         super().__init__(fields)
         self.key = key
 
+    @property
+    def client(self) -> dict[str, str]:
+        """What logs have of whoever calls."""
+        return {} if self.key is None else {"key": self.key}
+
 
 def build_guard(
     port: int,

@@ -57,9 +57,9 @@ class Policy:
 
 def judge_client(
     policy: Policy, keys: Iterable[ClientKey], shown: list[Presented], head: Head
-) -> ClientKey | Problem | None:
-    """The client's key, if it has one; or why its request is refused. What `refuse` says is said first. `shown` is what it
-    has where a key may be.
+) -> tuple[ClientKey | None, Problem | None]:
+    """The client's key, if it has one, and why its request is refused, if it is. What `refuse` says is said first. `shown` is
+    what it has where a key may be.
 
     A key that the client itself has put there shows that no web page without it has made this request, so Origin and
     Fetch Metadata need not. Basic shows nothing: a browser adds it to whatever a page sends here. A preflight never has
@@ -68,7 +68,8 @@ def judge_client(
     key = _recognise(keys, shown)
     explicit = any(not each.basic for each in shown)
     vouched = explicit or isinstance(key, Problem) or _asks_first(policy, head)
-    return refuse(policy.guard, head, vouched=vouched) or _judge_key(policy, key, head)
+    problem = refuse(policy.guard, head, vouched=vouched) or _judge_key(policy, key, head)
+    return None if isinstance(key, Problem) else key, problem
 
 
 def _recognise(keys: Iterable[ClientKey], shown: list[Presented]) -> ClientKey | Problem | None:
@@ -86,13 +87,13 @@ def _asks_first(policy: Policy, head: Head) -> bool:
     return not is_own(policy.guard, head.target) and preflight(policy.guard, head) is not None
 
 
-def _judge_key(policy: Policy, key: ClientKey | Problem | None, head: Head) -> ClientKey | Problem | None:
+def _judge_key(policy: Policy, key: ClientKey | Problem | None, head: Head) -> Problem | None:
     if has_key(head.target):
         return _IN_TARGET
     if isinstance(key, Problem):
         return _challenge(policy, key, head)
     if key is not None:
-        return (_refuse_limited(policy, key, head) if key.limited else None) or key
+        return _refuse_limited(policy, key, head) if key.limited else None
     if not policy.guard.keyed or is_open(policy.guard, head) or _asks_first(policy, head):
         return None
     return _challenge(policy, _unauthorized("key_missing", _MISSING), head)

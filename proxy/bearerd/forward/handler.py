@@ -185,7 +185,9 @@ class Forwarder:
         del request
         if problem is not _NO_ROUTE:
             path = path_of(head.target).decode("latin-1")
-            self._log.warning("request.refused", problem=problem.code, method=head.method, path=path)
+            self._log.warning(
+                "request.refused", problem=problem.code, method=head.method, path=path, **head.client
+            )
 
     def _admit(self, head: Head) -> Lane | Problem:
         """The lane that a call takes, or why it takes none. Every call goes by this, however it goes on."""
@@ -357,7 +359,7 @@ class Forwarder:
                 account=None if call.lane.credential is None else route.account,
                 status=status,
                 replayed=isinstance(call, _Call) and call.replayed,
-                **({} if call.head.key is None else {"key": call.head.key}),
+                **call.head.client,
                 duration_s=round(time.perf_counter() - call.started_at, 6),
             )
 
