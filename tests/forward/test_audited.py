@@ -12,7 +12,8 @@ import pytest
 
 from bearerd.core.accounts import CommandSource, FileSource, Source
 from bearerd.core.audit import Peer as Who
-from bearerd.core.configuration import Logging
+from bearerd.core.client_keys import ClientKey, build_document, build_key, digest_of
+from bearerd.core.configuration import Keys, Logging
 from bearerd.core.field_rules import build_field_rules
 from bearerd.core.guard import Head
 from bearerd.core.rules import build_rules
@@ -353,6 +354,32 @@ async def test_who_has_called_is_asked_of_each_call(path: Path, kept: bool) -> N
             await world.client.answer()
         lines = await world.lines(2)
     assert [(line["client"], line["uid"]) for line in lines] == [("ci", 7)] * 2
+
+
+async def test_a_client_with_a_key_is_called_by_its_name(path: Path, kept: bool) -> None:
+    """So is one whose key is not for this; whose it is that has no good one, nobody knows. No key is in the file."""
+    good, bad = (build_key(bytes([n] * 32)).reveal() for n in (1, 2))
+    file = path.with_name("keys.json")
+    key = ClientKey("ci", digest_of(good.encode()), 0, methods=frozenset({"GET"}))
+    file.write_text(build_document([key]))
+    file.chmod(0o600)
+    async with audited(path, [serve(HI)], kept=kept, keys=Keys("required", str(file))) as world:
+        for start_line, shown in (
+            ("GET /a", good),
+            ("POST /b", good),
+            (f"GET /{good}", good),
+            ("GET /d", bad),
+        ):
+            world.client.write(f"{start_line} HTTP/1.1", f"X-Api-Key: {shown}")
+            await world.client.answer()
+        lines = await world.lines(4)
+    assert [(line["client"], line["problem"]) for line in lines] == [
+        ("ci", None),
+        ("ci", "key_limited"),
+        ("ci", "key_in_target"),
+        (None, "key_refused"),
+    ]
+    assert good not in path.read_text("ascii")
 
 
 async def test_without_a_log_nothing_of_it_is_in_the_way() -> None:

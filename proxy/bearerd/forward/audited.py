@@ -29,16 +29,16 @@ _SHUT: Final = Problem(
 )
 
 
-def nobody_known(connection: object, head: Head) -> Peer:
-    """Where nothing is known of clients."""
-    del connection, head
-    return NOBODY_KNOWN
+def known_by_key(connection: object, head: Head) -> Peer:
+    """Where nothing is known of clients but their keys, if they have any."""
+    del connection
+    return NOBODY_KNOWN if head.key is None else Peer(head.key)
 
 
 class AuditedForwarder(Forwarder):
     """A forwarder that has a line for each call, and for each that it does not make."""
 
-    def __init__(self, *args: Any, audit: AuditLog, who: Who = nobody_known, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, audit: AuditLog, who: Who = known_by_key, **kwargs: Any) -> None:
         """All but `audit` and `who` is for `Forwarder`."""
         super().__init__(*args, **kwargs)
         self._audit = audit
