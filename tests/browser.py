@@ -17,7 +17,7 @@ ARGUMENTS: Final = (
     "--disable-component-update",
     f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
-WAIT_MS: Final = 15_000.0
+WAIT_MS: Final = 45_000.0
 
 
 @dataclass

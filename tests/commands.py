@@ -16,8 +16,8 @@ from typing import Final, Self
 
 import canaries
 
-LIMIT_S: Final = 60.0
-SAYING_S: Final = 20.0
+LIMIT_S: Final = 120.0
+SAYING_S: Final = 60.0
 LINES: Final = 60
 COLUMNS: Final = 100
 PRINTED: Final = ("state",)  # in the address that a person is to open

@@ -14,8 +14,8 @@ from typing import Final, Self
 import canaries
 
 READY: Final = re.compile(rb"listens on (?:http://127\.0\.0\.1:(\d+)|unix:)")
-START_S: Final = 20.0
-STOP_S: Final = 20.0
+START_S: Final = 60.0
+STOP_S: Final = 60.0
 
 
 class RunningDaemon:

@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from faults import refused_port
 
-_START_S: Final = 20.0
+_START_S: Final = 60.0
 _CONFIGURATION: Final = """
 daemon off;
 master_process off;

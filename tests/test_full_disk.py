@@ -24,7 +24,7 @@ from upstreams import ApiUpstream
 
 LIFETIME_S: Final = 10
 EXPIRIES: Final = 2
-PATIENCE_S: Final = 15.0  # the longest pause between two attempts to save is 10 s
+PATIENCE_S: Final = 40.0  # the longest pause between two attempts to save is 10 s
 CALL_GAP_S: Final = 0.1
 
 Daemons = tuple[RunningDaemon, RunningDaemon]

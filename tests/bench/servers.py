@@ -15,8 +15,8 @@ from typing import Final
 from bench.figures import BenchError, Stat, family_of, parse_stat
 
 HOST: Final = "127.0.0.1"
-START_S: Final = 20.0
-STOP_S: Final = 10.0
+START_S: Final = 60.0
+STOP_S: Final = 30.0
 
 Prepare = Callable[[Path, int, int], list[str]]
 """Writes a configuration into a folder, for a port of its own and the upstream's, and gives the program to start."""

@@ -36,7 +36,7 @@ async def demo(*words: str) -> AsyncIterator[str]:
     assert process.stdout is not None
     try:
         printed = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while printed.count(b"curl") < 4:
                 line = await process.stdout.readline()
                 assert line, printed
@@ -52,7 +52,7 @@ async def shell(command: str) -> str:
     process = await asyncio.create_subprocess_exec(
         "sh", "-c", command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         out, _ = await process.communicate()
     assert process.returncode == 0
     return out.decode()

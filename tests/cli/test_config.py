@@ -70,7 +70,7 @@ def run_process(*words: str | Path, **variables: str) -> subprocess.CompletedPro
         env=os.environ | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

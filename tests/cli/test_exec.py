@@ -179,7 +179,7 @@ async def start(folder: Path, *words: str, **variables: str) -> Process:
 
 
 async def end(process: Process) -> tuple[int | None, str, str]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 

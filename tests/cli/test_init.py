@@ -33,7 +33,7 @@ def bearerd(home: Path, *words: str | Path, **variables: str) -> subprocess.Comp
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         cwd=home,
         env=environment(home) | variables,
@@ -60,7 +60,7 @@ def converse(home: Path, words: Sequence[str], answers: Sequence[tuple[str, str]
                 os.write(ours, answer.encode() + b"\n")
             assert process.stdout is not None
             out = process.stdout.read().decode()
-            status = process.wait(timeout=30)
+            status = process.wait(timeout=60)
             shown += read_until(ours, None)
         finally:
             process.kill()
@@ -71,7 +71,7 @@ def converse(home: Path, words: Sequence[str], answers: Sequence[tuple[str, str]
 def read_until(terminal: int, question: str | None) -> str:
     """What is shown, up to a question that waits or, where there is none, up to the end."""
     shown = ""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if not select.select([terminal], [], [], 0.1)[0]:
             if question is None:

@@ -215,7 +215,7 @@ def as_nobody(code: str, *words: str) -> str:
         ["/usr/bin/python3", "-S", "-c", preamble + code, *words],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
         cwd="/",
     )
@@ -225,7 +225,7 @@ def as_nobody(code: str, *words: str) -> str:
 
 CONNECT = """
 s = socket.socket(socket.AF_UNIX)
-s.settimeout(5)
+s.settimeout(30)
 try:
     s.connect(sys.argv[1])
     print(s.recv(100))
@@ -237,7 +237,7 @@ s = socket.socket(socket.AF_UNIX)
 s.bind(sys.argv[1])
 s.listen()
 print("ready", flush=True)
-s.settimeout(10)
+s.settimeout(30)
 peer = s.accept()[0]
 try:
     peer.sendall(b'{"bearerd": 1}\\n{"token": {"access_token": "false", "expires_at": 9}}\\n')
@@ -596,7 +596,7 @@ class TestDaemonSide:
             (path,) = sockets(runtime)
             began_at = time.monotonic()
             assert await say(path, data, half_close=half_close) == b""
-            assert time.monotonic() - began_at < 2
+            assert time.monotonic() - began_at < 4
             assert await fetch_value() == "t1"
 
     async def test_so_many_at_a_time_and_no_more(self, runtime: Path) -> None:
@@ -679,7 +679,7 @@ class TestClientSide:
             async with Side().running():
                 began_at = time.monotonic()
                 assert await fetch_value() == "t1"
-                assert 0.9 < time.monotonic() - began_at < 3
+                assert 0.9 < time.monotonic() - began_at < 4.5
         assert (folder / "0-stopped.sock").exists()
 
     async def test_one_that_greets_and_then_hangs_is_left_in_time(self, folder: Path) -> None:
@@ -708,7 +708,7 @@ class TestClientSide:
             thread.start()
             began_at = time.monotonic()
             assert await fetch() is None
-            assert 0.9 < time.monotonic() - began_at < 3
+            assert 0.9 < time.monotonic() - began_at < 4.5
             await asyncio.to_thread(thread.join)
 
     @pytest.mark.parametrize(

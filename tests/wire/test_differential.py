@@ -221,7 +221,7 @@ async def ended(reader: asyncio.StreamReader, got: Message) -> bool:
 async def results(port: int, upstream: Recorder, groups: list[list[Call]]) -> dict[int, Result]:
     upstream.clear()
     clients = Clients(port)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for start in range(0, len(groups), _AT_ONCE):
             await asyncio.gather(*(clients.send(group) for group in groups[start : start + _AT_ONCE]))
     seen: dict[int, list[Message]] = {}

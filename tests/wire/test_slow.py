@@ -84,7 +84,7 @@ class Crowd:
 
     async def read(self, count: int, size: int) -> None:
         """The first `count` of them, so much each."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*(self._read(sock, size) for sock in self._socks[:count]))
 
     async def leave(self) -> None:

@@ -68,7 +68,7 @@ async def streaming(
     ):
         reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 yield daemon, reader, writer
         finally:
             writer.transport.abort()
