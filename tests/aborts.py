@@ -81,7 +81,7 @@ async def abort_calls(port: int, count: int, at_once: int = 25) -> None:
 async def _abort(port: int, said: bytes, awaited: bytes, *, way: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(said.replace(b"{host}", b"localhost:%d" % port))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         if awaited:
             await reader.readuntil(awaited)
         else:

@@ -748,7 +748,7 @@ async def test_clients_that_leave_in_any_way_leave_nothing() -> None:
                 writer.close()
             else:
                 writer.transport.abort()
-        for _ in range(100):
+        for _ in range(400):
             if not server.served and not server.connections and not server.refusals:
                 break
             await asyncio.sleep(0.05)

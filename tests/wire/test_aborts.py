@@ -35,7 +35,7 @@ async def test_clients_that_leave_leave_no_descriptor(tmp_path: Path, count: int
         before = descriptors(daemon)
         await abort_calls(daemon.port, len(STAGES))
         await abort_calls(daemon.port, count)
-        for _ in range(100):
+        for _ in range(400):
             if (descriptors(daemon), upstream.open) == (before, 0):
                 break
             await asyncio.sleep(0.05)

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from daemons import RunningDaemon
+from faults import talk
 from messages import read_response
 from recorders import Recorder
 from relays import Act, Fault, FaultProxy, after, fall_silent, fin, in_pieces, insert, lag, rst, say_no_more
@@ -133,7 +134,7 @@ class Network:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.daemon.port)
         writer.write(start + length + b"\r\n" + body)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 got = await read_response(reader, method)
         except ConnectionResetError:
             return "cut"
@@ -150,6 +151,15 @@ class Network:
         assert got.start == answer.partition(b"\r\n")[0]
         assert got.body == BODY
         return "whole"
+
+    async def caught_up(self) -> None:
+        """The daemon has seen what came before now: it answers what came after."""
+        await asyncio.sleep(0.1)
+        for _ in range(2):
+            said = (
+                b"GET /-/livez HTTP/1.1\r\nHost: localhost:%d\r\nConnection: close\r\n\r\n" % self.daemon.port
+            )
+            assert (await talk(self.daemon.port, said, limit_s=20)).startswith(b"HTTP/1.1 200 ")
 
 
 def toml(urls: Sequence[str]) -> str:
@@ -175,9 +185,9 @@ async def try_row(network: Network, number: int, row: Row, proxy: FaultProxy) ->
     got = await network.call(number, row.method, row.body, row.answer)
     wanted = b"%b /%d/" % (row.method, number)
     asked = sum(request.startswith(wanted) for request in network.upstream.requests)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await proxy.passages[0].done.wait()
-    await asyncio.sleep(0.1)  # for the daemon to notice an end
+    await network.caught_up()
     connections = proxy.connections
     then = await network.call(number, b"GET", b"", row.answer)
     before = int(row.kept and row.method == b"GET")
