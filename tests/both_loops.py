@@ -30,7 +30,7 @@ async def nothing_left() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
     left: set[asyncio.Task[Any]] = set()
-    for _ in range(50):
+    for _ in range(500):
         left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
         if not left:
             break

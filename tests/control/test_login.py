@@ -410,7 +410,7 @@ def is_open(host: str, port: int) -> bool:
 
 
 async def closed(host: str, port: int) -> None:
-    for _ in range(100):
+    for _ in range(500):
         if not is_open(host, port):
             return
         await asyncio.sleep(0.02)

@@ -8,6 +8,7 @@ from aborts import STAGES, HoldingUpstream, abort_calls
 from bearerd.core.configuration import Limits
 from bearerd.daemon import Daemon
 from callers import running
+from patience import settle
 
 
 def left(daemon: Daemon, upstream: HoldingUpstream, before: "set[asyncio.Task[object]]") -> dict[str, object]:
@@ -30,14 +31,17 @@ async def test_clients_that_leave_leave_nothing(count: int) -> None:
     limits = Limits(upstream_idle_s=0.2)
     async with HoldingUpstream() as upstream, running(upstream.url, limits=limits) as daemon:
         await abort_calls(daemon.port, len(STAGES))
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(20):
+            await settle(0.5)
+            while any(left(daemon, upstream, asyncio.all_tasks()).values()):  # noqa: ASYNC110  # tells nobody
+                await asyncio.sleep(0.05)
         before = asyncio.all_tasks()
         rest = left(daemon, upstream, before)
         assert not any(rest.values())
         connections = upstream.connections
         await abort_calls(daemon.port, count)
         assert upstream.connections - connections > count // 2
-        for _ in range(100):
+        for _ in range(400):
             if not any(left(daemon, upstream, before).values()):
                 break
             await asyncio.sleep(0.05)

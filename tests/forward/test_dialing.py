@@ -248,7 +248,7 @@ def descriptors() -> int:
 
 async def settled(before: int, server: FaultServer | None = None) -> None:
     """Descriptors are back to what they were, but for those of a server of ours."""
-    for _ in range(100):
+    for _ in range(500):
         theirs = sum(not peer.gone.is_set() for peer in server.peers) if server else 0
         if descriptors() - theirs <= before and not theirs:
             return
@@ -431,7 +431,7 @@ async def test_calls_cancelled_at_any_turn_of_a_handshake_leave_nothing(authorit
                 await asyncio.sleep(0)
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
-        for _ in range(100):
+        for _ in range(500):
             if server.open == 1:
                 break
             await asyncio.sleep(0.02)
