@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bearerd.assembly import SystemClock
-from bearerd.audit import LIMIT, AuditFile, AuditLog, open_file
+from bearerd.audit import GATHER_S, LIMIT, AuditFile, AuditLog, open_file
 from bearerd.core.audit import NOBODY_KNOWN, Entry
 from bearerd.core.guard import Head
 from bearerd.errors import ConfigError
@@ -184,8 +184,10 @@ class Held:
     def __init__(self) -> None:
         self.let_go = threading.Event()
         self.written = b""
+        self.appended = 0
 
     def append(self, lines: bytes) -> tuple[int, str | None]:
+        self.appended += 1
         assert self.let_go.wait(20)
         self.written += lines
         return len(lines), None
@@ -251,10 +253,29 @@ async def test_what_cannot_be_written_at_the_end_is_counted(tmp_path: Path) -> N
     assert said[1]["lost"] == 1
 
 
+async def test_what_came_while_something_was_written_is_there_at_the_end_too() -> None:
+    file = Held()
+    subject = log(file)
+    subject.write(ENTRY)
+    await until_true(lambda: subject._writing is not None)
+    subject.write(ENTRY)
+    closing = asyncio.create_task(subject.aclose())
+    await asyncio.sleep(0)
+    file.let_go.set()
+    await closing
+    assert file.written.count(b"\n") == 2
+    await asyncio.sleep(GATHER_S * 3)
+    assert file.appended == 2
+
+
 async def test_what_is_written_last_is_there_at_the_end(path: Path) -> None:
+    """And nothing after that, when the descriptor may be that of another file."""
     subject = log(open_file(str(path)))
     subject.write(ENTRY)
     await subject.aclose()
+    subject.write(ENTRY)
+    assert subject.lost == 1
+    assert subject._timer is None
     assert json.loads(path.read_text())["path"] == "/"
 
 

@@ -47,7 +47,7 @@ class AuditFile:
             while done < len(lines):
                 done += os.write(self._file, memoryview(lines)[done:])
         except OSError as exc:
-            reason = exc.strerror
+            reason = exc.strerror or "it cannot be written to"
         whole = lines.rfind(b"\n", 0, done) + 1
         self._begun = done - whole
         return whole, reason
@@ -106,6 +106,7 @@ class AuditLog:
         self._clock = clock
         self._required = required
         self._waiting = bytearray()
+        self._room = LIMIT
         self._writing: asyncio.Future[tuple[int, str | None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failing = False
@@ -119,7 +120,7 @@ class AuditLog:
 
     def write(self, entry: Entry) -> None:
         """Of a call that is over, or was refused."""
-        if len(self._waiting) > LIMIT:
+        if len(self._waiting) > self._room:
             self.lost += 1
             return
         self._waiting += build_line(entry, self._clock.wall())
@@ -141,20 +142,19 @@ class AuditLog:
         elif reason is None and self._failing:
             self._log.warning("audit.recovered", file=str(self._file.path), lost=self.lost)
         self._failing = reason is not None
-        if self._waiting:
+        if self._waiting and self._room > 0:
             delay_s = RETRY_S if self._failing else GATHER_S
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._flush)
 
     async def aclose(self) -> None:
-        """Write what there is, within `CLOSE_S`. Nothing may come after that."""
+        """Write what there is, within `CLOSE_S`. What comes after that is lost: the file may be another by then."""
+        self._room = -1
         if self._timer is not None:
             self._timer.cancel()
         await self._settle()
         if self._waiting and self._writing is None:
             self._flush()
             await self._settle()
-        if self._timer is not None:
-            self._timer.cancel()
         if self._writing is None:  # else a thread has the file, which the end of the process closes
             self._file.close()
         lost = self.lost + self._waiting.count(b"\n")
