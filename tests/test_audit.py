@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from bearerd.assembly import SystemClock
 from bearerd.audit import GATHER_S, LIMIT, AuditFile, AuditLog, open_file
-from bearerd.core.audit import NOBODY_KNOWN, Entry
+from bearerd.core.audit import Entry, Peer
 from bearerd.core.guard import Head
 from bearerd.errors import ConfigError
 from callers import connected
@@ -22,8 +22,8 @@ from daemons import RunningDaemon
 from faults import FaultServer, reply, serve
 
 LINES = b"one\ntwo\n"
-ENTRY = Entry(NOBODY_KNOWN, Head("GET", b"/", (1, 1), ()), 200)
-LARGE = Entry(NOBODY_KNOWN, Head("GET", b"/" + b"a" * (1 << 20), (1, 1), ()), 200)
+ENTRY = Entry(Peer(), Head("GET", b"/", (1, 1), ()), 200)
+LARGE = Entry(Peer(), Head("GET", b"/" + b"a" * (1 << 20), (1, 1), ()), 200)
 
 
 async def until_true(condition: Callable[[], bool]) -> None:

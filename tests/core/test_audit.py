@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bearerd.core.audit import NOBODY_KNOWN, Entry, Peer, build_line, fingerprint
+from bearerd.core.audit import Entry, Peer, build_line, fingerprint
 from bearerd.core.guard import Head
 from bearerd.core.redaction import MASK, Secret
 
@@ -17,7 +17,7 @@ NOW = 1_700_000_000.25
 
 def line(target: bytes, method: str = "GET", **of: Any) -> bytes:
     head = Head(method, target, (1, 1), ())
-    return build_line(Entry(of.pop("peer", NOBODY_KNOWN), head, of.pop("status", 200), **of), NOW)
+    return build_line(Entry(of.pop("peer", Peer()), head, of.pop("status", 200), **of), NOW)
 
 
 @pytest.mark.parametrize(

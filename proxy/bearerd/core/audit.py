@@ -22,9 +22,6 @@ class Peer:
     uid: int | None = None
 
 
-NOBODY_KNOWN = Peer()
-
-
 @dataclass(slots=True)
 class Entry:
     """One call. `status` is None where no answer was begun. `problem` is the code of an answer of our own.

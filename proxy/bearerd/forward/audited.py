@@ -4,21 +4,18 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol, cast
 
 from aiohttp import StreamReader, web
 
 from bearerd.audit import AuditLog
-from bearerd.core.audit import NOBODY_KNOWN, Cut, Entry, Peer, fingerprint
+from bearerd.core.audit import Cut, Entry, Peer, fingerprint
 from bearerd.core.guard import Head
 from bearerd.core.problems import DEFECT, Problem
 from bearerd.core.tokens import TokenSet
 from bearerd.forward.direct import Caller, DirectCall
 from bearerd.forward.handler import Forwarder, _Call
 from bearerd.forward.reply import Written, answer_problem
-
-Who = Callable[[object, Head], Peer]
-"""Who is at the other end of a connection (the server's protocol object), having sent this head."""
 
 _SHUT: Final = Problem(
     503,
@@ -29,20 +26,21 @@ _SHUT: Final = Problem(
 )
 
 
-def known_by_key(connection: object, head: Head) -> Peer:
-    """Where nothing is known of clients but their keys, if they have any."""
-    del connection
-    return NOBODY_KNOWN if head.key is None else Peer(head.key)
+class Connected(Protocol):
+    """The server's side of a client's connection."""
+
+    @property
+    def user(self) -> int | None:
+        """Whose process is at the other end, if that was asked and is known."""
 
 
 class AuditedForwarder(Forwarder):
     """A forwarder that has a line for each call, and for each that it does not make."""
 
-    def __init__(self, *args: Any, audit: AuditLog, who: Who = known_by_key, **kwargs: Any) -> None:
-        """All but `audit` and `who` is for `Forwarder`."""
+    def __init__(self, *args: Any, audit: AuditLog, **kwargs: Any) -> None:
+        """All but `audit` is for `Forwarder`."""
         super().__init__(*args, **kwargs)
         self._audit = audit
-        self._who = who
         self._fingerprints: dict[str, tuple[int, str]] = {}  # of each account's last token, by its generation
         self._direct = partial(_AuditedCall, self._answered_directly)
 
@@ -59,11 +57,11 @@ class AuditedForwarder(Forwarder):
 
     def refused(self, problem: Problem, request: web.BaseRequest, head: Head) -> None:
         super().refused(problem, request, head)
-        peer = self._who(request.protocol, head)
+        peer = _peer(request.protocol, head)
         self._audit.write(Entry(peer, head, problem.status, problem=problem.code))
 
     async def _forward(self, call: _Call) -> web.Response | Written:
-        peer = self._who(call.request.protocol, call.head)  # while there is somebody at the other end
+        peer = _peer(call.request.protocol, call.head)
         problem, cut = None, None
         try:
             return await super()._forward(call)
@@ -78,7 +76,7 @@ class AuditedForwarder(Forwarder):
 
     def _answered_directly(self, call: DirectCall, caller: Caller, status: int | None, sent: int) -> None:
         length = call.head.get(b"content-length")
-        entry = Entry(self._who(caller, call.head), call.head, status)
+        entry = Entry(_peer(caller, call.head), call.head, status)
         entry.received, entry.sent = int(length or 0), sent
         entry.cut = self._audit.ending if status is None else None
         self._audit.write(self._complete(entry, call))
@@ -110,6 +108,10 @@ class AuditedForwarder(Forwarder):
         if known is None or known[0] != token.generation:
             known = self._fingerprints[account] = token.generation, fingerprint(token.access_token)
         return known[1]
+
+
+def _peer(connection: object, head: Head) -> Peer:
+    return Peer(head.key, cast(Connected, connection).user)
 
 
 class _AuditedCall(DirectCall):
