@@ -4,6 +4,7 @@ Whatever comes is answered, refused or waited for. What would be sent on is a re
 """
 
 import asyncio
+from functools import partial
 from typing import Any, Final, cast
 
 from aiohttp import web
@@ -16,9 +17,10 @@ from bearerd.core.headers import RequestHeads
 from bearerd.core.problems import Problem
 from bearerd.core.targets import build_target, parse_route
 from bearerd.forward.reply import answer_problem, end_with
-from bearerd.gate import Gate
+from bearerd.gate import Client, Door, Gate
 
 GUARD: Final = build_guard(6750, (), "bearerd-fuzz", allowed_origins=("http://localhost:3000",))
+JUDGE: Final = partial(refuse, GUARD)
 ROUTE: Final = parse_route("/", "https://api.example.com/v1", "work")
 HEADS: Final = RequestHeads(b"api.example.com", cookies=True)
 OURS: Final = b"Authorization: Bearer the-token"
@@ -87,7 +89,7 @@ class _Reader:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         head = read_head(request, request.raw_path, GUARD)
-        problem = refuse(GUARD, head)
+        problem = JUDGE(head)
         if problem is None and not is_own(GUARD, head.target):
             check(head)
             await request.read()
@@ -118,7 +120,8 @@ def check(head: Head) -> None:
 async def _serve(data: bytes) -> None:
     reader, wire, failures = _Reader(), _Wire(), list[dict[str, Any]]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
-    client = Gate(reader, Limits(), 8)()
+    client = Gate(reader, Limits(), 8).by(Door(GUARD, JUDGE))()
+    assert isinstance(client, Client)  # not what the server's library has in its place
     client.connection_made(wire)
     cut = data[0] if data else 0
     for piece in (data[1 : cut + 1], data[cut + 1 :]):
