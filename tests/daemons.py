@@ -47,6 +47,7 @@ class RunningDaemon:
         self._given = tuple(name for name in os.environ if name.upper().startswith("BEARERD_"))
         self._said = bytearray()
         self._ready = asyncio.Event()
+        self._listens = False
         self._reader: asyncio.Task[None]
         self._process: Process
         self.port = 0
@@ -79,7 +80,7 @@ class RunningDaemon:
         with suppress(TimeoutError):
             async with asyncio.timeout(START_S):
                 await self._ready.wait()
-        if not self.port:  # it has ended, or does not come to it
+        if not self._listens:  # it has ended, or does not come to it
             status = await self.end()
             raise RuntimeError(f"bearerd did not start, and ended with status {status}. It said:\n{self.log}")
         return self
@@ -112,6 +113,7 @@ class RunningDaemon:
             found = READY.search(line)
             if found and not self._ready.is_set():
                 self.port = int(found[1] or 0)
+                self._listens = True
                 self._ready.set()
         self._ready.set()
         canaries.note("the output of a daemon", bytes(self._said))

@@ -280,9 +280,7 @@ class _Run(asyncio.SubprocessProtocol):
     async def ask(self, transport: asyncio.SubprocessTransport, request: bytes) -> None:
         """The input stays open: its end would end the program."""
         pipe = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
-        if (
-            not pipe.is_closing()
-        ):  # or else the program has ended already, and uvloop raises RuntimeError for it
+        if not pipe.is_closing():  # a program that has ended already; uvloop raises RuntimeError for it
             pipe.write(request)
         await self.answered
 
