@@ -20,9 +20,9 @@ from bearerd.daemon import Daemon
 from faults import FaultServer, Step
 
 FRESH: Final = CommandSource(
-    ("sh", "-c", "sleep 0.2; echo $$"), 5
+    ("sh", "-c", "sleep 0.2; echo $$"), 30
 )  # another token each time, and not at once
-ANOTHER: Final = CommandSource(("sh", "-c", "echo $$"), 5)  # likewise, as soon as it can be had
+ANOTHER: Final = CommandSource(("sh", "-c", "echo $$"), 30)  # likewise, as soon as it can be had
 PATIENCE_S: Final = 15.0  # of a client: no test waits for as long, unless it fails
 STATIC: Final = StaticSource(Secret("the-token"))
 

@@ -269,7 +269,7 @@ def _chunked_end(data: bytes | bytearray, at: int) -> int | None:
 # ---------------------------------------------------------------- the client's side
 
 
-async def talk(port: int, data: bytes, *, limit_s: float = 10.0) -> bytes:
+async def talk(port: int, data: bytes, *, limit_s: float = 20.0) -> bytes:
     """Send `data` as it is, and return all that comes until the server closes. Raises what the socket raises."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:

@@ -27,7 +27,7 @@ LARGE = Entry(Peer(), Head("GET", b"/" + b"a" * (1 << 20), (1, 1), ()), 200)
 
 
 async def until_true(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110  # there is nothing that would tell
             await asyncio.sleep(0.01)
 

@@ -22,7 +22,7 @@ from users import NOBODY
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no cores")
 
-START_S: Final = 30.0
+START_S: Final = 60.0
 SECRET: Final = "kept-s3cret-value"
 STATIC: Final = f"""
 [listen]

@@ -173,7 +173,7 @@ async def say(path: Path, data: bytes, *, half_close: bool = False) -> bytes:
     if half_close:
         writer.write_eof()
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             return await reader.read()
     except ConnectionError:  # it would not read to the end
         return b""

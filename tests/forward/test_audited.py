@@ -116,7 +116,7 @@ async def test_a_client_that_leaves_a_stream(path: Path, kept: bool) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with audited(path, [read, send(head + b"5\r\nevent\r\n"), hang], kept=kept) as world:
         world.client.write("GET /events HTTP/1.1")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await world.client.reader.readuntil(b"event")
         assert not path.read_bytes()
         world.client.writer.transport.abort()
@@ -317,7 +317,7 @@ async def test_a_tunnel_has_a_line_when_it_is_over(path: Path) -> None:
     async with audited(path, [read, send(switch), read_abc, until(over)]) as world:
         world.client.write("GET /ws HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket")
         assert b" 101 " in await world.client.head()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             assert await world.client.reader.readexactly(5) == b"hello"
         world.client.writer.write(b"abc")
         await until_true(lambda: world.server.peers[0].received.endswith(b"abc"))

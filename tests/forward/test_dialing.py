@@ -61,7 +61,7 @@ class Names:
         ]
 
 
-async def ask(pool: UpstreamPool, origin: Origin, way: Way = DIRECT, limit_s: float = 5) -> bytes:
+async def ask(pool: UpstreamPool, origin: Origin, way: Way = DIRECT, limit_s: float = 15) -> bytes:
     async with within(limit_s):
         response = await pool.send(origin, GET, way)
         try:

@@ -39,7 +39,7 @@ async def begun(
 
 
 async def until_true(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not condition():  # noqa: ASYNC110  # there is nothing that would tell
             await asyncio.sleep(0.01)
 

@@ -49,7 +49,7 @@ def files_of(pid: int | str, folder: Path) -> dict[str, str]:
 
 async def no_files(folder: Path) -> None:
     """They are closed in a thread."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while files_of("self", folder):  # noqa: ASYNC110  # there is nothing to be told by
             await asyncio.sleep(0.01)
     assert list(folder.iterdir()) == []
@@ -57,7 +57,7 @@ async def no_files(folder: Path) -> None:
 
 async def one_file(folder: Path, size: int) -> Path:
     """The only file there is, when it has got so far."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while True:
             found = list(files_of("self", folder))
             if found and Path(found[0]).stat().st_size >= size:
@@ -355,7 +355,7 @@ async def test_a_slow_disk_holds_nothing_else_up(tmp_path: Path) -> None:
         return go_on.wait(5)
 
     task = asyncio.create_task(file._do(work))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not began.is_set():  # noqa: ASYNC110  # in a thread
             await asyncio.sleep(0.01)
     assert not task.done()

@@ -305,7 +305,7 @@ async def test_a_body_for_which_other_calls_have_left_no_room() -> None:
         connected(daemon) as client,
     ):
         post(other, body=BODY[:100])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while not server.peers or not server.peers[0].received.endswith(BODY[:100]):  # noqa: ASYNC110  # likewise
                 await asyncio.sleep(0.01)
         post(client)

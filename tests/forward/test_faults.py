@@ -65,7 +65,7 @@ async def test_answers_in_turn_on_one_connection() -> None:
         assert await reader.readexactly(3) == b"abb"
         writer.close()
         await writer.wait_closed()
-        await asyncio.wait_for(server.peers[0].gone.wait(), 5)
+        await asyncio.wait_for(server.peers[0].gone.wait(), 15)
     assert server.requests == [GET, POST, CHUNKED]
 
 
@@ -96,7 +96,7 @@ async def test_half_closed_it_still_reads() -> None:
         await writer.drain()
         writer.close()
         await writer.wait_closed()
-        await asyncio.wait_for(server.peers[0].gone.wait(), 5)
+        await asyncio.wait_for(server.peers[0].gone.wait(), 15)
     assert server.peers[0].received == GET
 
 
@@ -108,7 +108,7 @@ async def test_a_peer_that_leaves_is_noticed(step: object) -> None:
         writer.write(GET[:9])
         writer.close()
         await writer.wait_closed()
-        await asyncio.wait_for(server.peers[0].gone.wait(), 5)
+        await asyncio.wait_for(server.peers[0].gone.wait(), 15)
     assert server.requests == []
 
 

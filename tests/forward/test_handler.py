@@ -172,7 +172,7 @@ async def test_a_body_is_passed_on_as_it_comes() -> None:
     event = asyncio.Event()
     async with pair([read_head, until(event), read, send(HI), hang]) as (client, server):
         client.write("POST / HTTP/1.1", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while not server.peers or not server.peers[0].received.endswith(b"\r\n\r\n3\r\nabc\r\n"):
                 event.set()
                 await asyncio.sleep(0.01)
@@ -185,7 +185,7 @@ async def test_a_body_is_passed_on_as_it_comes() -> None:
 async def test_a_body_cut_short_never_looks_complete(framing: str, how: str) -> None:
     async with pair([read, send(HI), hang]) as (client, server):
         client.write("POST / HTTP/1.1", framing, body=b"3\r\nabc\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while not server.peers or not server.peers[0].received:  # noqa: ASYNC110  # there is nothing that would tell
                 await asyncio.sleep(0.01)
         if how == "close":
@@ -939,7 +939,7 @@ async def test_a_client_that_leaves_during_the_refresh() -> None:
     ):
         async with connected(daemon) as client:
             client.write("GET /1 HTTP/1.1")
-            await asyncio.wait_for(refused.wait(), 5)
+            await asyncio.wait_for(refused.wait(), 15)
             await settle(0.05)
         async with connected(daemon) as client:
             client.write("GET /2 HTTP/1.1")

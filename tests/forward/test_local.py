@@ -84,7 +84,7 @@ class TestCalls:
             await warm(daemon)
             async with connected(path) as client:
                 client.write("GET / HTTP/1.1")
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(15):
                     while not daemon._front._in_flight:  # noqa: ASYNC110  # there is nothing that would tell
                         await asyncio.sleep(0)
                 assert daemon._server is not None
@@ -243,10 +243,10 @@ class TestLimits:
         async with local(path, [read, hang]) as (_, server):
             async with connected(path) as client:
                 client.write("GET / HTTP/1.1")
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(15):
                     while not server.requests:  # noqa: ASYNC110  # likewise
                         await asyncio.sleep(0.01)
-            await asyncio.wait_for(server.peers[0].gone.wait(), 5)
+            await asyncio.wait_for(server.peers[0].gone.wait(), 15)
 
     async def test_an_answer_that_is_cut_short_is_no_whole_one(self, path: Path) -> None:
         cut = reply(b"hello", "200 OK")[:-2]
@@ -365,11 +365,11 @@ class TestBeginningAndEnd:
 
         async with local(path, [read, wait, send(HI)]) as (daemon, server), connected(path) as client:
             client.write("GET / HTTP/1.1")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 while not server.requests:  # noqa: ASYNC110  # likewise
                     await asyncio.sleep(0.01)
             stopping = asyncio.create_task(daemon.stop(10))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 while path.exists():  # noqa: ASYNC110  # likewise
                     await asyncio.sleep(0.01)
             go_on.set()

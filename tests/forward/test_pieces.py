@@ -49,7 +49,7 @@ async def test_what_comes_is_read_in_pieces() -> None:
         writer.write(data)
         await writer.drain()
     writer.write_eof()
-    await asyncio.wait_for(ours[0].ended.wait(), 5)
+    await asyncio.wait_for(ours[0].ended.wait(), 15)
     assert ours[0].data == b"x" + LARGE
     assert max(ours[0].sizes) == PIECE
     for transport in (ours[0].transport, writer.transport):

@@ -90,7 +90,7 @@ async def arrived(peer: Peer, data: bytes) -> None:
     await until_true(lambda: peer.received.endswith(data))
 
 
-async def until_true(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
+async def until_true(condition: Callable[[], bool], limit_s: float = 15.0) -> None:
     async with within(limit_s):
         while not condition():  # noqa: ASYNC110  # what is waited for knows nothing of events
             await asyncio.sleep(0.005)
@@ -806,7 +806,7 @@ async def test_over_tls(tls: Tls) -> None:
 
 async def test_a_client_that_has_said_everything_ends_a_tunnel_over_tls(tls: Tls) -> None:
     """TLS has no half-close here; what it said arrives."""
-    async with joined(tls=tls) as ((client, to_client), (upstream, _), tunnel), asyncio.timeout(5):
+    async with joined(tls=tls) as ((client, to_client), (upstream, _), tunnel), asyncio.timeout(15):
         running_ = asyncio.create_task(tunnel.run())
         to_client.write(b"everything")
         to_client.write_eof()

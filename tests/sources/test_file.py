@@ -22,7 +22,7 @@ def open_source(path: Path | str) -> FileTokenSource:
 
 
 async def obtain(source: FileTokenSource) -> Granted | Failure:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         return await source.obtain(None)
 
 

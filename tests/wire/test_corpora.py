@@ -307,7 +307,7 @@ async def test_a_request_may_come_in_any_pieces(
         writer.write(bytes([byte]))
         await writer.drain()
         await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
     writer.close()
     right = seen(b"POST / HTTP/1.1", framing=framing, body=sent)

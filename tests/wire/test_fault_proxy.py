@@ -22,7 +22,7 @@ async def through(
     async with Recorder() as upstream, FaultProxy(upstream.port, *faults) as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 yield reader, writer, proxy, upstream
         finally:
             writer.transport.abort()
