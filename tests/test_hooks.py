@@ -58,6 +58,7 @@ async def test_it_is_told_who_and_where(tmp_path: Path) -> None:
         assert lines(file) == [f"work {URL} $(touch no-shell) False ''"]
 
 
+@pytest.mark.threat(9)
 async def test_it_gets_no_secret_and_may_be_bearerd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEARERD_ACCOUNTS__WORK__CLIENT_SECRET", "s3cret")
     monkeypatch.setenv("bearerd_store__key_secret", "s3cret")

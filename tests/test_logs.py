@@ -230,6 +230,7 @@ def nest(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
     )
 )
 @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@pytest.mark.threat(9)
 def test_no_event_shows_a_secret_wherever_it_is(fields: dict[str, Any], format_: str) -> None:
     stream = start("debug", format_)
     structlog.get_logger("x").bind(**fields).debug("x.y", again=fields)
@@ -240,6 +241,7 @@ def test_no_event_shows_a_secret_wherever_it_is(fields: dict[str, Any], format_:
 
 @pytest.mark.parametrize("form", ["true", "exception", "triple"])
 @pytest.mark.parametrize("format_", ["json", "console"])
+@pytest.mark.threat(9)
 def test_an_exception_beside_an_event_is_shown_by_its_place(format_: str, form: str) -> None:
     stream = start(format_=format_)
     try:
@@ -327,6 +329,7 @@ async def hand_over(value: object) -> object:
     return value
 
 
+@pytest.mark.threat(9)
 def test_what_asyncio_says_in_its_debug_mode_has_no_value() -> None:
     """Slow callbacks are shown with their arguments, futures with their results, destroyed tasks with what they wait for."""
     stream = start()

@@ -18,6 +18,8 @@ from login_server import LoginServer
 from login_world import Browser
 from upstreams import ApiUpstream, accept_any_of
 
+pytestmark = pytest.mark.threat(9)
+
 PROGRAM: Final = Path(__file__).parent / "memory_of_a_daemon.py"
 LIMIT_S: Final = 60.0
 

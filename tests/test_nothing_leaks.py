@@ -18,6 +18,8 @@ from login_server import LoginServer
 from login_world import Browser
 from upstreams import ApiUpstream, accept_any_of
 
+pytestmark = pytest.mark.threat(9)
+
 PATHS: Final = (
     "/-/",
     "/-/status",

@@ -20,7 +20,10 @@ from bearerd.privacy import allow_cores, keep_private, without_own, without_secr
 from bearerd.settings.model import SINGLE, AccountTable
 from users import NOBODY
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no cores")
+pytestmark = [
+    pytest.mark.threat(9),
+    pytest.mark.skipif(sys.platform == "win32", reason="there are no cores"),
+]
 
 START_S: Final = 60.0
 SECRET: Final = "kept-s3cret-value"

@@ -229,6 +229,7 @@ class TestCommand:
         async with RunningDaemon(tmp_path, TOML):
             assert await run(tmp_path, *words) == (-signal.SIGPIPE, "", "")
 
+    @pytest.mark.threat(9)
     async def test_a_command_gets_no_secret_and_may_leave_a_core(self, tmp_path: Path) -> None:
         """It becomes somebody else's program, with the limit that bearerd was started with."""
         words = ("-c", str(tmp_path / "bearerd.toml"), "--", sys.executable, "-c")

@@ -150,6 +150,7 @@ class TestAtARealServer:
 
 
 class TestAlone:
+    @pytest.mark.threat(9)
     async def test_a_browser_is_opened_on_an_address_that_is_listened_for(
         self, server: LoginServer, file: Path, tmp_path: Path
     ) -> None:

@@ -10,6 +10,8 @@ import pytest
 from bearerd.core.accounts import Grant, OAuthSource
 from login_world import NAVIGATION, World, world
 
+pytestmark = pytest.mark.threat(9)
+
 PATHS: Final = (
     *("/-", "/-/", "/-/status", "/-/livez", "/-/readyz", "/-/healthz", "/-/nope", "/-/metrics"),
     *("/-/login", "/-/login/me", "/-/login/work", "/-/login/nobody"),

@@ -295,6 +295,7 @@ class TestValue:
             ({f"Bearer {CANARY}": 1}, {f"Bearer {MASK}": 1}),
         ],
     )
+    @pytest.mark.threat(9)
     def test_at_any_depth(self, value: object, shown: object) -> None:
         assert redact_value("key", value) == shown
 

@@ -20,6 +20,8 @@ from bearerd.core.redaction import MASK, Secret
 from bearerd.core.targets import parse_route
 from bearerd.oauth.exchange import Reply
 
+pytestmark = pytest.mark.threat(9)
+
 MARK: Final = "c4n4ry0123456789"
 CLIENT: Final = OAuthSource(Grant.REFRESH_TOKEN, "x", ClientAuth.NONE, token_endpoint="http://127.0.0.1:9")
 # Where texts under such a name may be shown all the same.
