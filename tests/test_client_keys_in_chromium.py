@@ -49,6 +49,7 @@ ATTACKS: Final = """async (url) => {
 }"""
 
 
+@pytest.mark.threat(2)
 @pytest.mark.parametrize("use", ["required", "optional"])
 async def test_a_page_calls_with_its_own_key_and_never_with_the_persons(tmp_path: Path, use: str) -> None:
     path = tmp_path / "keys.json"

@@ -155,6 +155,7 @@ def test_what_python_says_of_a_crash_has_no_value(folder: Path) -> None:
     assert SECRET not in started.said
 
 
+@pytest.mark.threat(9)
 @pytest.mark.skipif(sys.platform != "linux", reason="a flag of Linux's")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_nobody_else_of_this_user_looks_into_a_daemon(tmp_path: Path) -> None:
@@ -175,6 +176,7 @@ def test_nobody_else_of_this_user_looks_into_a_daemon(tmp_path: Path) -> None:
     assert looked == {"open": NOBODY, "private": 0}
 
 
+@pytest.mark.threat(9)
 @pytest.mark.skipif(sys.platform != "linux", reason="a flag of Linux's")
 def test_the_flag_and_the_limit_are_set_and_the_limit_can_be_given_back(tmp_path: Path) -> None:
     program = (
@@ -206,6 +208,7 @@ WRONG: Final = {
 }
 
 
+@pytest.mark.threat(9)
 @pytest.mark.parametrize("way", WRONG)
 def test_an_exception_that_nobody_expected_is_shown_by_its_place(tmp_path: Path, way: str) -> None:
     file = tmp_path / "wrong.py"
@@ -240,6 +243,7 @@ def test_a_defect_of_a_command_shows_no_text(tmp_path: Path) -> None:
     assert SECRET not in started.said
 
 
+@pytest.mark.threat(9)
 @pytest.mark.parametrize("case", [str, str.lower])
 def test_no_variable_of_a_secret_goes_to_a_program(case: Callable[[str], str]) -> None:
     """By the model: a setting that is new and secret is none that another program gets."""

@@ -1234,6 +1234,7 @@ def test_only_plain_addresses_are_listened_on(folder: Path, host: str) -> None:
 REMOTE = ["0.0.0.0", "10.0.0.1", "::", "fe80::1", "128.0.0.1"]
 
 
+@pytest.mark.threat(14)
 @pytest.mark.parametrize("host", REMOTE)
 def test_only_loopback_is_listened_on_by_itself(folder: Path, host: str) -> None:
     line = (
@@ -1245,6 +1246,7 @@ def test_only_loopback_is_listened_on_by_itself(folder: Path, host: str) -> None
         assert refuse(folder, text) == line
 
 
+@pytest.mark.threat(14)
 @pytest.mark.parametrize("host", REMOTE)
 @pytest.mark.parametrize("use", ["off", "optional"])
 def test_other_machines_need_keys(folder: Path, host: str, use: str) -> None:

@@ -142,6 +142,7 @@ class TestFinding:
 
 
 class TestStripping:
+    @pytest.mark.threat(9)
     @pytest.mark.parametrize(
         ("name", "value"),
         [

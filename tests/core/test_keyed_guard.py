@@ -89,6 +89,8 @@ def expected(
     return MISSING if required and shown != "basic" else OK
 
 
+@pytest.mark.threat(2)
+@pytest.mark.threat(14)
 @pytest.mark.parametrize("required", [False, True])
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 @pytest.mark.parametrize("upgrade", [(), ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))])
@@ -113,6 +115,7 @@ def test_whose_call_it_is(shown: str, *, required: bool) -> None:
     assert found is LAPTOP
 
 
+@pytest.mark.threat(2)
 def test_the_other_rules_hold_whatever_the_key() -> None:
     request = head(*SHOWN["bearer"], (b"Transfer-Encoding", b"gzip, chunked"), method="POST")
     assert verdict(request, required=True) == (400, "bad_request")
@@ -208,6 +211,7 @@ class TestLimits:
     def call(self, target: bytes, method: str = "GET", *fields: tuple[bytes, bytes]) -> Head:
         return head(*SHOWN["bearer"], *fields, method=method, target=target)
 
+    @pytest.mark.threat(14)
     @pytest.mark.parametrize(
         ("target", "outcome"),
         [
@@ -232,6 +236,7 @@ class TestLimits:
     def test_a_route_that_is_gone_is_no_route(self) -> None:
         assert self.verdict(self.call(b"/x"), routes=frozenset({"/gone"})) == LIMITED
 
+    @pytest.mark.threat(14)
     def test_methods(self) -> None:
         limits = frozenset({"GET", "HEAD"})
         for method, outcome in (
@@ -267,6 +272,7 @@ class TestLimits:
         assert judge(one, (key,), self.call(b"/elsewhere")) is key
 
 
+@pytest.mark.threat(9)
 def test_a_key_in_the_target_is_refused_whoever_sends_it() -> None:
     for required, shown, key in product((False, True), ("none", "bearer", "revoked"), (KEY, REVOKED)):
         request = head(*SHOWN[shown], target=b"/x?key=" + key)

@@ -134,6 +134,7 @@ STRANGERS: Final = (
 )
 
 
+@pytest.mark.threat(14)
 @pytest.mark.usefixtures("_either")
 async def test_nobody_calls_without_a_key(tmp_path: Path) -> None:
     async with world(tmp_path) as subject:
@@ -216,8 +217,10 @@ async def test_what_is_sent_again_has_no_key_either(tmp_path: Path) -> None:
             assert request.endswith(b"\r\n\r\nabc")
 
 
+@pytest.mark.threat(14)
 async def test_a_tunnel_needs_a_key_too_and_does_not_pass_it_on(tmp_path: Path) -> None:
     async with world(tmp_path, [read, send(SWITCH), hang]) as subject:
+        assert await subject.refused("GET /", *WEBSOCKET) == (401, "key_missing")
         assert await subject.refused("GET /", *WEBSOCKET, EVIL) == (403, "origin_refused")
         assert await subject.refused("GET /", *WEBSOCKET, EVIL, BASIC) == (403, "origin_refused")
         subject.client.write("GET / HTTP/1.1", *WEBSOCKET, EVIL, BEARER, f"Sec-WebSocket-Protocol: a, {TEXT}")
@@ -225,6 +228,7 @@ async def test_a_tunnel_needs_a_key_too_and_does_not_pass_it_on(tmp_path: Path) 
         no_trace(subject.server)
 
 
+@pytest.mark.threat(9)
 @pytest.mark.usefixtures("_either")
 async def test_a_key_in_the_target_is_refused(tmp_path: Path) -> None:
     async with world(tmp_path) as subject:
@@ -291,6 +295,7 @@ async def test_a_call_under_way_goes_on_when_its_key_is_revoked(tmp_path: Path) 
 # ---------------------------------------------------------------- what a key is for
 
 
+@pytest.mark.threat(14)
 async def test_a_limited_key_calls_what_it_is_for(tmp_path: Path) -> None:
     limited = ClientKey("ci", LAPTOP.digest, 0, routes=frozenset({"/1"}), methods=frozenset({"GET"}))
     async with world(tmp_path, keys=[limited]) as subject:
@@ -325,6 +330,7 @@ async def test_our_own_pages(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- pages of other origins
 
 
+@pytest.mark.threat(2)
 @pytest.mark.usefixtures("_either")
 @pytest.mark.parametrize("use", ["required", "optional"])
 @pytest.mark.parametrize(

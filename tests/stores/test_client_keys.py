@@ -35,6 +35,7 @@ def written(folder: Path, *keys: ClientKey) -> ClientKeyFile:
 
 
 class TestFaults:
+    @pytest.mark.threat(14)
     @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
     def test_one_that_others_can_write_lets_nobody_in(self, tmp_path: Path, mode: int) -> None:
         file = written(tmp_path, ONE)

@@ -118,6 +118,22 @@ DEFENCES: Final = (
         "forward/test_cors.py: our_own_pages_let_nobody_in; core/test_guard.py: the_whole_table",
     ),
     Defence(
+        2,
+        "core/keyed_guard.py",
+        "explicit = any(not each.basic for each in shown)",
+        "explicit = bool(shown)",
+        "core/test_keyed_guard.py: the_table;"
+        " forward/test_client_keys.py: a_page_calls_with_a_key_of_its_own_and_not_with_the_browsers;"
+        " test_client_keys_in_chromium.py: a_page_calls_with_its_own_key_and_never_with_the_persons",
+    ),
+    Defence(
+        2,
+        "core/keyed_guard.py",
+        "return refuse(policy.guard, head, vouched=vouched) or _judge_key(policy, key, head)",
+        "return _judge_key(policy, key, head)",
+        "core/test_keyed_guard.py: the_table, the_other_rules_hold_whatever_the_key",
+    ),
+    Defence(
         3,
         "core/headers.py",
         "return name in DROPPED or name.startswith(_CORS) or",
@@ -192,7 +208,7 @@ DEFENCES: Final = (
     Defence(
         5,
         "core/rules.py",
-        "if rules.on_methods and _overrides(target, headers):",
+        "if rules.on_methods and overrides_method(target, headers):",
         "if False:",
         "core/test_rules.py: a_method_is_not_overridden, a_method_is_not_overridden_by_a_query;"
         " forward/test_rules.py: a_method_in_a_field",
@@ -438,6 +454,21 @@ DEFENCES: Final = (
     ),
     Defence(
         9,
+        "core/keyed_guard.py",
+        "    if has_key(head.target):\n        return _IN_TARGET\n",
+        "",
+        "core/test_keyed_guard.py: a_key_in_the_target_is_refused_whoever_sends_it;"
+        " forward/test_client_keys.py: a_key_in_the_target_is_refused",
+    ),
+    Defence(
+        9,
+        "core/client_keys.py",
+        "            if has_key(value):\n                continue\n",
+        "",
+        "core/test_client_keys.py: a_key_stays_here_wherever_it_is",
+    ),
+    Defence(
+        9,
         "control/answers.py",
         '    ("Cache-Control", "no-store"),\n',
         '    ("Cache-Control", "private"),\n',
@@ -554,10 +585,40 @@ DEFENCES: Final = (
     ),
     Defence(
         14,
-        "settings/values.py",
-        "if address is None or not (address == _IPV6_LOOPBACK or",
-        "if address is None or not (True or",
-        "test_settings.py: only_loopback_is_listened_on",
+        "settings/keys.py",
+        "        if not listen.remote:\n",
+        "        if False:\n",
+        "test_settings.py: only_loopback_is_listened_on_by_itself",
+    ),
+    Defence(
+        14,
+        "settings/keys.py",
+        'if table.use in {"off", "optional"} and build_listen(listen).remote_hosts:',
+        "if False:",
+        "test_settings.py: other_machines_need_keys",
+    ),
+    Defence(
+        14,
+        "core/keyed_guard.py",
+        "if not policy.guard.keyed or is_open(policy.guard, head) or _asks_first(policy, head):",
+        "if True:",
+        "core/test_keyed_guard.py: the_table; forward/test_client_keys.py: nobody_calls_without_a_key,"
+        " a_tunnel_needs_a_key_too_and_does_not_pass_it_on",
+    ),
+    Defence(
+        14,
+        "core/keyed_guard.py",
+        "return (_refuse_limited(policy, key, head) if key.limited else None) or key",
+        "return key",
+        "core/test_keyed_guard.py: routes_and_accounts, methods;"
+        " forward/test_client_keys.py: a_limited_key_calls_what_it_is_for",
+    ),
+    Defence(
+        14,
+        "stores/client_keys.py",
+        "if found.st_mode & 0o022:",
+        "if False:",
+        "stores/test_client_keys.py: one_that_others_can_write_lets_nobody_in",
     ),
     Defence(
         14,
@@ -741,8 +802,8 @@ DEFENCES: Final = (
     Defence(
         18,
         "forward/reply.py",
-        "    if request.protocol.writing_paused:\n",
-        "    if False:\n",
+        "    return not request.protocol.writing_paused\n",
+        "    return True\n",
         "forward/test_handler.py: a_client_that_does_not_read_holds_the_upstream_back_and_loses_nothing",
     ),
     Defence(
