@@ -151,6 +151,7 @@ class TestWhatIsThereBefore:
 
 
 class TestModes:
+    @pytest.mark.threat(14)
     @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
     @pytest.mark.parametrize("umask", [0, 0o022, 0o777])
     def test_the_mode_is_what_was_asked_for_whatever_the_umask(
@@ -164,6 +165,7 @@ class TestModes:
         finally:
             os.umask(before)
 
+    @pytest.mark.threat(14)
     def test_it_is_never_more_open_than_it_ends(self, path: Path) -> None:
         """From the moment it has its name to the one where it gets its mode."""
         ended = subprocess.run(

@@ -52,6 +52,7 @@ async def call(daemon: Daemon, host: str = "127.0.0.1", way: str = "stay") -> st
     return await asyncio.to_thread(python_as, NOBODY, CALL, host, str(daemon.port), way)
 
 
+@pytest.mark.threat(14)
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
 @pytest.mark.parametrize("way", ["stay", "shutdown"])
 async def test_they_are_told_why_and_what_to_do(
@@ -97,6 +98,7 @@ async def test_many_of_them_keep_nobody_out(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out.count("peer.refused") == 1, "it is said once of each"
 
 
+@pytest.mark.threat(14)
 async def test_the_pages_are_not_for_them_either() -> None:
     async with serving() as (daemon, _):
         program = CALL.replace("POST / ", "GET /-/status ")

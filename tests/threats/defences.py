@@ -129,8 +129,8 @@ DEFENCES: Final = (
     Defence(
         2,
         "core/keyed_guard.py",
-        "return refuse(policy.guard, head, vouched=vouched) or _judge_key(policy, key, head)",
-        "return _judge_key(policy, key, head)",
+        "problem = refuse(policy.guard, head, vouched=vouched) or _judge_key(policy, key, head)",
+        "problem = _judge_key(policy, key, head)",
         "core/test_keyed_guard.py: the_table, the_other_rules_hold_whatever_the_key",
     ),
     Defence(
@@ -593,7 +593,7 @@ DEFENCES: Final = (
     Defence(
         14,
         "settings/keys.py",
-        'if table.use in {"off", "optional"} and build_listen(listen).remote_hosts:',
+        'if table.use in {"off", "optional"} and _remote_hosts(listen):',
         "if False:",
         "test_settings.py: other_machines_need_keys",
     ),
@@ -608,8 +608,8 @@ DEFENCES: Final = (
     Defence(
         14,
         "core/keyed_guard.py",
-        "return (_refuse_limited(policy, key, head) if key.limited else None) or key",
-        "return key",
+        "return _refuse_limited(policy, key, head) if key.limited else None",
+        "return None",
         "core/test_keyed_guard.py: routes_and_accounts, methods;"
         " forward/test_client_keys.py: a_limited_key_calls_what_it_is_for",
     ),
@@ -619,6 +619,28 @@ DEFENCES: Final = (
         "if found.st_mode & 0o022:",
         "if False:",
         "stores/test_client_keys.py: one_that_others_can_write_lets_nobody_in",
+    ),
+    Defence(
+        14,
+        "gate.py",
+        "            if client.user not in callers.users:\n",
+        "            if False:\n",
+        "forward/test_strangers.py: they_are_told_why_and_what_to_do, the_pages_are_not_for_them_either",
+        root=True,
+    ),
+    Defence(
+        14,
+        "local_socket.py",
+        "umask = os.umask(0o177)",
+        "umask = os.umask(0)",
+        "test_local_socket.py: it_is_never_more_open_than_it_ends",
+    ),
+    Defence(
+        14,
+        "local_socket.py",
+        "            self._path.chmod(self._mode)\n",
+        "",
+        "test_local_socket.py: the_mode_is_what_was_asked_for_whatever_the_umask",
     ),
     Defence(
         14,
