@@ -15,6 +15,7 @@ from browser import browsing, site
 from callers import running, split
 from faults import FaultServer, reply, serve
 
+pytestmark = [pytest.mark.threat(2), pytest.mark.threat(3)]
 TEXT: Final = build_key(bytes(32)).reveal()
 BASIC: Final = f"Basic {b64encode(f'me:{TEXT}'.encode()).decode()}"
 WRONG: Final = build_key(bytes(range(32))).reveal()

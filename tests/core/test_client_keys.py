@@ -23,6 +23,7 @@ from bearerd.core.client_keys import (
 from bearerd.core.fields import RawFields
 from bearerd.core.redaction import MASK, redact_text
 
+pytestmark = pytest.mark.threat(14)
 TEXT = build_key(bytes(range(32))).reveal()
 KEY = TEXT.encode()
 OTHER = build_key(bytes(32)).reveal().encode()

@@ -14,6 +14,7 @@ from bearerd.core.keyed_guard import Policy, judge_client
 from bearerd.core.problems import Problem, problem_body
 from bearerd.core.targets import parse_route, sort_routes
 
+pytestmark = [pytest.mark.threat(2), pytest.mark.threat(3), pytest.mark.threat(14)]
 KEY: Final = build_key(bytes(32)).reveal().encode()
 REVOKED: Final = build_key(bytes(range(32))).reveal().encode()
 LAPTOP: Final = ClientKey("laptop", digest_of(KEY), 0)

@@ -25,6 +25,7 @@ from bearerd.stores.client_keys import ClientKeyFile
 from callers import FRESH, STATIC, Client, connected, kept, running, split, warm
 from faults import FaultServer, Step, hang, read, reply, send, serve, until
 
+pytestmark = [pytest.mark.threat(2), pytest.mark.threat(3), pytest.mark.threat(14)]
 HI: Final = reply(b"hi")
 NO: Final = reply(b"no", "401 Unauthorized")
 TEXT: Final = build_key(bytes(32)).reveal()

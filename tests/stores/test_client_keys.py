@@ -14,6 +14,7 @@ from bearerd.errors import StoreError
 from bearerd.stores.client_keys import ClientKeyFile, KeyRing
 from users import NOBODY
 
+pytestmark = pytest.mark.threat(14)
 ONE: Final = ClientKey("one", bytes(32), 0)
 TWO: Final = ClientKey("two", bytes(range(32)), 0)
 ADD: Final = """

@@ -584,6 +584,37 @@ DEFENCES: Final = (
         "core/test_rewrites.py: paths_of_cookies; forward/test_handler.py: cookies_of_an_upstream_belong_to_its_route",
     ),
     Defence(
+        3,
+        "core/keyed_guard.py",
+        "return not is_own(policy.guard, head.target) and preflight",
+        "return preflight",
+        "core/test_keyed_guard.py: what_is_not_answered_here_needs_a_key",
+    ),
+    Defence(
+        14,
+        "core/client_keys.py",
+        "        if compare_digest(key.digest, digest):\n",
+        "        if True:\n",
+        "core/test_client_keys.py: each_is_found_and_nothing_else_is; core/test_keyed_guard.py: the_table;"
+        " forward/test_client_keys.py: nobody_calls_without_a_key",
+    ),
+    Defence(
+        14,
+        "core/keyed_guard.py",
+        "return None if is_open(policy.guard, head) else _NO_PAGES",
+        "return None",
+        "core/test_keyed_guard.py: our_own_pages_are_for_keys_without_limits;"
+        " forward/test_client_keys.py: a_limited_key_calls_what_it_is_for",
+    ),
+    Defence(
+        14,
+        "stores/client_keys.py",
+        "        if found != self._seen:\n",
+        "        if self._seen is None:\n",
+        "stores/test_client_keys.py: it_has_what_is_there_now;"
+        " forward/test_client_keys.py: a_key_holds_from_the_next_call_on_and_so_does_its_end",
+    ),
+    Defence(
         14,
         "settings/keys.py",
         "        if not listen.remote:\n",

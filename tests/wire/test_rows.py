@@ -41,6 +41,24 @@ COVERED: Final = {
         "`Location`, `Content-Location`": "forward/test_handler.py: where_a_response_leads, a_redirect_is_relayed_and_not_followed",
         "`Set-Cookie`": "forward/test_handler.py: cookies_of_an_upstream_belong_to_its_route, a_route_without_cookies",
     },
+    "Clients with keys": {
+        "the request that goes on": "forward/test_client_keys.py: a_key_lets_in_and_goes_no_further,"
+        " what_is_sent_again_has_no_key_either",
+        '`use = "required"`, no key': "forward/test_client_keys.py: nobody_calls_without_a_key",
+        "a key that is not known, or several": "forward/test_client_keys.py: nobody_calls_without_a_key,"
+        " where_keys_are_optional_a_dummy_is_none",
+        "a limited key, for something else": "forward/test_client_keys.py: a_limited_key_calls_what_it_is_for",
+        "a key in the request target": "forward/test_client_keys.py: a_key_in_the_target_is_refused",
+        "`WWW-Authenticate`": "forward/test_client_keys.py: the_answer_says_how, our_own_pages",
+        "`livez`, `readyz`, `healthz`, and where logins come back to": "forward/test_client_keys.py: our_own_pages;"
+        " control/test_login.py: where_clients_have_keys_a_person_shows_one_and_comes_back_without",
+        "`Host`": "forward/test_client_keys.py: a_page_calls_with_a_key_of_its_own_and_not_with_the_browsers",
+        "`Origin` and Fetch Metadata": "forward/test_client_keys.py:"
+        " a_page_calls_with_a_key_of_its_own_and_not_with_the_browsers",
+        "preflights": "forward/test_client_keys.py: preflights_of_any_origin_are_answered_where_the_call_needs_a_key,"
+        " where_keys_are_optional_the_list_of_origins_decides",
+        "the log": "cli/test_key.py: a_daemon_in_a_process_of_its_own",
+    },
     "Pages of other origins": {
         "every answer to a call of theirs, problems included": "forward/test_cors.py:"
         " a_page_of_an_allowed_origin_reads_the_answer, problems_of_our_own_can_be_read",
@@ -109,6 +127,9 @@ COVERED: Final = {
         "`refused_by_deny`, `refused_by_allow`": "forward/test_rules.py: what_is_refused_does_not_get_there_and_the_connection_goes_on",
         "`ambiguous_path`": "forward/test_rules.py: what_is_refused_does_not_get_there_and_the_connection_goes_on",
         "`method_override`": "forward/test_rules.py: a_method_in_a_field",
+        "`key_missing`, `key_refused`": "forward/test_client_keys.py: nobody_calls_without_a_key",
+        "`key_limited`": "forward/test_client_keys.py: a_limited_key_calls_what_it_is_for",
+        "`key_in_target`": "forward/test_client_keys.py: a_key_in_the_target_is_refused",
         "`origin_refused`": "wire/test_corpora.py: fields_that_are_refused",
         "`worker_refused`": "forward/test_sandbox.py: no_worker_is_installed",
         "`token_in_query`": "forward/test_gate.py: a_token_in_the_query_is_refused",
