@@ -19,6 +19,8 @@ from bearerd.errors import CannotListen
 from bearerd.local_socket import PATH_LIMIT, LocalSocket
 from users import NOBODY, as_user, needs_root, python_as
 
+pytestmark = pytest.mark.threat(14)
+
 # Binds the name in its argument, listens if it is told to, and stays until its input ends.
 HOLDER: Final = """
 import os, socket, sys

@@ -23,6 +23,8 @@ import pytest
 from faults import FaultServer, reply, serve
 from users import NOBODY, as_user, needs_root, python_as
 
+pytestmark = pytest.mark.threat(14)
+
 OWNER: Final = 54321  # has no name on this machine, nor files
 TOKEN: Final = "the-token-of-the-owner"
 GRANTED: Final = reply(

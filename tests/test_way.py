@@ -174,6 +174,7 @@ def open_umask(path: Path) -> Iterator[None]:
         os.umask(before)
 
 
+@pytest.mark.threat(14)
 @pytest.mark.usefixtures("open_umask")
 class TestMadeByUs:
     """All that are made on the way to a file are closed, not only the last."""
@@ -206,6 +207,7 @@ class TestMadeByUs:
         self.check(path)
 
 
+@pytest.mark.threat(14)
 class TestBodies:
     async def test_they_are_not_put_where_others_can_write(
         self, path: Path, capsys: pytest.CaptureFixture[str]

@@ -71,7 +71,9 @@ def unix_user(transport: Connection) -> int:
 
 
 class Found(NamedTuple):
-    """A TCP socket of this machine. One that no process has open any more has no `inode`, and is said to be root's."""
+    """A TCP socket of this machine. One that no process has open any more has no `inode`, and many kernels say that it is
+    root's.
+    """
 
     state: int
     user: int

@@ -7,18 +7,21 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import pytest
 
-from bearerd.core.configuration import Listen
-from bearerd.daemon import Daemon
+from bearerd.core.audit import Peer
+from bearerd.core.configuration import Listen, Logging
+from bearerd.core.guard import Head
+from bearerd.daemon import Daemon, _who
 from bearerd.gate import REFUSALS
-from callers import connected, running
+from callers import connected, running, warm
 from faults import FaultServer, reply, serve
 from users import NOBODY, python_as
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+pytestmark = [pytest.mark.threat(14), pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")]
 
 HI: Final = reply(b"hi")
 OWN: Final = Listen(hosts=("127.0.0.1", "::1"), port=0)
@@ -120,3 +123,24 @@ async def test_it_is_known_whose_a_connection_is() -> None:
         await client.answer()
         assert daemon._server is not None
         assert [connection.user for connection in daemon._server.connections] == [os.geteuid()]  # type: ignore[attr-defined]
+
+
+async def test_the_audit_log_knows_it_too(tmp_path: Path) -> None:
+    """Of calls that need a handler, and of those that do not."""
+    async with (
+        FaultServer([serve(HI)]) as server,
+        running(server.url, listen=OWN, log=Logging(audit=str(tmp_path / "audit"))) as daemon,
+    ):
+        await warm(daemon)
+        async with connected(daemon) as client:
+            for fields in ((), ("Connection: close",)):
+                client.write("GET / HTTP/1.1", *fields)
+                assert (await client.answer()).endswith(b"hi")
+    lines = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
+    assert [(line["uid"], line["client"]) for line in lines] == [(os.geteuid(), None)] * 2
+
+
+def test_a_call_with_a_key_is_the_key_s() -> None:
+    head = Head("GET", b"/", (1, 1), ())
+    head.become((), "laptop")
+    assert _who(None, head) == Peer("laptop", None)

@@ -130,6 +130,7 @@ COVERED: Final = {
         "`key_missing`, `key_refused`": "forward/test_client_keys.py: nobody_calls_without_a_key",
         "`key_limited`": "forward/test_client_keys.py: a_limited_key_calls_what_it_is_for",
         "`key_in_target`": "forward/test_client_keys.py: a_key_in_the_target_is_refused",
+        "`peer_refused`": "forward/test_strangers.py: they_are_told_why_and_what_to_do",
         "`origin_refused`": "wire/test_corpora.py: fields_that_are_refused",
         "`worker_refused`": "forward/test_sandbox.py: no_worker_is_installed",
         "`token_in_query`": "forward/test_gate.py: a_token_in_the_query_is_refused",
