@@ -34,7 +34,6 @@ from bearerd.control.socket import ControlSocket
 from bearerd.control.status import build_status
 from bearerd.control.terminal import TerminalLogins
 from bearerd.core.accounts import Account
-from bearerd.core.audit import Peer
 from bearerd.core.configuration import Configuration, Keys, Listen
 from bearerd.core.field_rules import canonical
 from bearerd.core.guard import Guard, Head, for_socket, refuse
@@ -50,7 +49,7 @@ from bearerd.forward.handler import Forwarder
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.spool import Disk, SpoolBudget
 from bearerd.front import Front
-from bearerd.gate import Callers, Client, Door, Gate
+from bearerd.gate import Callers, Door, Gate
 from bearerd.hooks import LoginHook
 from bearerd.listening import accept_from, open_sockets
 from bearerd.local_socket import LocalSocket
@@ -316,7 +315,7 @@ class Daemon:
 
     def _build_front(self, reach: Reach, pseudonym: str) -> Front:
         limits = self._configuration.limits
-        build = Forwarder if self._audit is None else partial(AuditedForwarder, audit=self._audit, who=_who)
+        build = Forwarder if self._audit is None else partial(AuditedForwarder, audit=self._audit)
         forwarder = build(
             self._configuration.routes,
             self._managers,
@@ -374,10 +373,6 @@ _CURES: Final = {
     errno.EADDRINUSE: "; stop it, or choose another with --port or listen.port",
     errno.EACCES: "; choose a port above 1023 with --port or listen.port",
 }
-
-
-def _who(connection: object, head: Head) -> Peer:
-    return Peer(head.key, connection.user if isinstance(connection, Client) else None)
 
 
 def _is_near(listening: socket.socket) -> bool:

@@ -162,6 +162,15 @@ async def test_a_token_that_is_not_to_be_had(path: Path, tmp_path: Path) -> None
     assert line.items() >= {"status": status, "problem": problem["code"], "token": None}.items()
 
 
+async def test_a_defect_of_our_own(path: Path) -> None:
+    async with audited(path, [hang]) as world:
+        del world.daemon._front._forwarder._pool
+        world.client.write("POST / HTTP/1.1", *BODY, body=b"abc")
+        status, problem = await world.client.problem()
+        line = await world.line()
+    assert (line["status"], line["problem"]) == (status, problem["code"]) == (500, "internal_error")
+
+
 async def test_the_end_of_the_daemon(path: Path) -> None:
     async with FaultServer([read, hang]) as server:
         async with running(server.url, log=Logging(audit=str(path))) as daemon:

@@ -12,10 +12,8 @@ from typing import Final
 
 import pytest
 
-from bearerd.core.audit import Peer
 from bearerd.core.configuration import Listen, Logging
-from bearerd.core.guard import Head
-from bearerd.daemon import Daemon, _who
+from bearerd.daemon import Daemon
 from bearerd.gate import REFUSALS
 from callers import connected, running, warm
 from faults import FaultServer, reply, serve
@@ -138,9 +136,3 @@ async def test_the_audit_log_knows_it_too(tmp_path: Path) -> None:
                 assert (await client.answer()).endswith(b"hi")
     lines = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
     assert [(line["uid"], line["client"]) for line in lines] == [(os.geteuid(), None)] * 2
-
-
-def test_a_call_with_a_key_is_the_key_s() -> None:
-    head = Head("GET", b"/", (1, 1), ())
-    head.become((), "laptop")
-    assert _who(None, head) == Peer("laptop", None)
