@@ -31,6 +31,7 @@ from daemons import RunningDaemon
 from faults import refused_port
 from patience import within
 from upstreams import ApiUpstream, accept_any_of
+from users import looks_into_daemon
 
 ASYNCIO_ONLY = Path(__file__).parent / "asyncio_only"
 STATIC = StaticSource(Secret("static-token"))
@@ -320,7 +321,7 @@ class TestLoop:
         printed = subprocess.run(program, capture_output=True, check=True, text=True).stdout
         assert printed.startswith("asyncio.")
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="looks at a process in /proc")
+    @looks_into_daemon
     async def test_a_daemon_and_these_tests_are_on_the_same(self, tmp_path: Path) -> None:
         toml = '[accounts.a]\ntoken = "x"\n[routes."/"]\nupstream = "http://[::1]:9"\n'
         async with RunningDaemon(tmp_path, toml) as daemon:

@@ -1,7 +1,6 @@
 """Threat 9: a daemon at the level debug, with everything that can go wrong, and every command beside it. What comes out is searched."""
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from daemons import RunningDaemon
 from login_server import LoginServer
 from login_world import Browser
 from upstreams import ApiUpstream, accept_any_of
+from users import looks_into_daemon
 
 pytestmark = pytest.mark.threat(9)
 
@@ -223,7 +223,7 @@ async def test_commands_by_themselves(tmp_path: Path, words: tuple[str, ...]) ->
         assert ended.status in {0, 1, 4}
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root looks into a daemon")
+@looks_into_daemon
 async def test_secrets_given_by_environment_stay_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,18 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 NOBODY = 65534
+
+looks_into_daemon = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="only root looks into a daemon's /proc"
+)
 
 
 @contextmanager

@@ -100,5 +100,5 @@ async def test_calls_that_are_refused_on_the_way(made: World) -> None:
             host = f"127.0.0.1:{made.daemon.port}"
             status, answered = await ask(made, "GET", path, host, (*fields, *more))
             assert status == expected
-            assert answered["cache-control"] == "no-store"
-            assert answered["referrer-policy"] == "no-referrer"
+            assert answered.get("cache-control") == "no-store"
+            assert answered.get("referrer-policy") == "no-referrer"

@@ -20,6 +20,7 @@ from callers import ANOTHER, Client, connected, running, split
 from daemons import RunningDaemon, kill, killed
 from faults import FaultServer, Step, hang, read, read_head, reply, send, serve
 from pouring import Sender, Source, send_all
+from users import looks_into_daemon
 
 KiB: Final = 1 << 10
 HI: Final = reply(b"hi")
@@ -123,6 +124,7 @@ async def test_nothing_is_left_after_the_call(folder: Path, how: str) -> None:
         await no_files(folder)
 
 
+@looks_into_daemon
 async def test_nothing_is_left_of_a_daemon_that_is_killed(tmp_path: Path, folder: Path) -> None:
     toml = '[accounts.work]\ntoken = "t"\n[limits]\nreplay_body = 1000\n[routes."/"]\nspool = "disk"\nupstream = "{}"\n'
     async with FaultServer([read_head, hang]) as server:

@@ -1,7 +1,6 @@
 """Clients that leave at any stage leave no descriptor of a daemon's open."""
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -9,8 +8,9 @@ import pytest
 
 from aborts import STAGES, HoldingUpstream, abort_calls
 from daemons import RunningDaemon
+from users import looks_into_daemon
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = looks_into_daemon
 
 TOML: Final = """
 [accounts.a]
