@@ -29,6 +29,7 @@ HARMLESS: Final = {
     ("DeviceAuthorization", "user_code"),  # for a person to type in
     ("FailureNote", "token"),
     ("Failure", "error"),  # a code of at most 64 characters, compared and never shown
+    ("Peer", "key"),  # the name of a client key
     ("Page", "body"),  # what a browser is given to show
     ("Problem", "headers"),
     ("Problem", "code"),
