@@ -660,14 +660,6 @@ DEFENCES: Final = (
     ),
     Defence(
         14,
-        "gate.py",
-        "            if client.user not in callers.users:\n",
-        "            if False:\n",
-        "forward/test_strangers.py: they_are_told_why_and_what_to_do, the_pages_are_not_for_them_either",
-        root=True,
-    ),
-    Defence(
-        14,
         "local_socket.py",
         "umask = os.umask(0o177)",
         "umask = os.umask(0)",
@@ -718,13 +710,6 @@ DEFENCES: Final = (
         "if weakness := None:",
         "test_local_socket.py: a_folder_of_theirs_is_not_used, nor_one_that_a_link_of_theirs_leads_to",
         root=True,
-    ),
-    Defence(
-        14,
-        "local_socket.py",
-        "os.umask(0o177)",
-        "os.umask(0)",
-        "test_local_socket.py: it_is_never_more_open_than_it_ends",
     ),
     Defence(
         14,
