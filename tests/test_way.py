@@ -271,3 +271,11 @@ class TestVault:
 
     async def key(self) -> Key:
         return KEY
+
+
+@pytest.mark.parametrize("what", ["file", "dangling"])
+def test_what_is_no_folder_is_not_taken_for_one(tmp_path: Path, what: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError, match=what):
+        make_folders(tmp_path / what)

@@ -54,12 +54,17 @@ def find_weakness(path: Path, home: Path | None) -> Weakness | None:
 
 
 def make_folders(path: Path) -> bool:
-    """Make those that are missing, for us alone: pathlib leaves all but the last to the umask. True if any were."""
+    """Make those that are missing, for us alone: pathlib leaves all but the last to the umask. True if any were.
+
+    Raises FileExistsError where `path` is no folder, and other OSError.
+    """
     missing = list(takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
     for folder in reversed(missing):
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
             folder.chmod(0o700)  # the umask may have taken even our own access away
+    if not path.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     return bool(missing)
 
 
