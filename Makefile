@@ -10,7 +10,7 @@ PEERS := tests/peers/oidc
 BENCH := tests/bench/peers
 FUZZ = $(if $(TARGET),$(TARGET),requests targets token_replies metadata callbacks answers)
 ALONE = $(BIN)/python -m pytest -m "alone and not soak"
-# Tests wait more than they compute, so one process more than there are processors.
+# As many as there are processors: one more saves little, and makes others late.
 TOGETHER = $(BIN)/python -m pytest -m "not alone and not soak" --dist worksteal -n $$(getconf _NPROCESSORS_ONLN)
 
 .DEFAULT_GOAL := help
