@@ -106,9 +106,4 @@ def read_in_pieces(protocol: BaseProtocol, transport: asyncio.BaseTransport) -> 
     """From now on, of a connection that has just been made; and little waits to be sent there."""
     ours = cast(asyncio.Transport, transport)
     ours.set_write_buffer_limits(high=WRITE_BUFFER)
-    reading = ours.is_reading()
-    if reading:  # uvloop decides how it reads when it begins to
-        ours.pause_reading()
     ours.set_protocol(Pieces(protocol))
-    if reading:
-        ours.resume_reading()
