@@ -107,7 +107,7 @@ def test_environment():
     process.communicate()
 
 def test_environment_of_a_child():
-    program = "import subprocess, sys; c = subprocess.Popen(['sleep', '60']); print(1, flush=True); c.wait()"
+    program = "import subprocess; subprocess.Popen(['sh', '-c', 'echo 1; read x'], stdin=subprocess.PIPE).wait()"
     process = subprocess.Popen([sys.executable, "-c", program], env=os.environ | {"ANY": SECRET},
         stdout=subprocess.PIPE, start_new_session=True)
     process.stdout.readline()
