@@ -55,8 +55,10 @@ spool = "disk"
 
 # All that it needs is loaded before: the owner may not get to where Python is.
 RUN: Final = """
-import codecs, fcntl, importlib, os, pkgutil, resource, sys, tempfile, uvloop
+import codecs, concurrent.futures.thread, contextlib, fcntl, importlib, os, pkgutil, resource, sys, tempfile
 import bearerd
+with contextlib.suppress(ImportError):  # a run on asyncio's own event loop
+    import uvloop
 for name in ("ascii", "idna", "latin-1", "utf-8-sig"):
     codecs.lookup(name)
 for module in pkgutil.walk_packages(bearerd.__path__, "bearerd."):
