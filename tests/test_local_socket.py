@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shutil
 import socket
 import stat
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 
 from bearerd.errors import CannotListen
 from bearerd.local_socket import PATH_LIMIT, LocalSocket
-from users import NOBODY, as_user, needs_root, python_as
+from users import NOBODY, as_user, needs_root, python_as, shared_folder
 
 pytestmark = pytest.mark.threat(14)
 
@@ -236,14 +235,9 @@ class TestTheEnd:
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A folder like /tmp."""
     needs_root()
-    path = Path(tempfile.mkdtemp(prefix="bearerd-shared-"))
-    path.chmod(0o1777)
-    try:
+    with shared_folder() as path:
         yield path
-    finally:
-        shutil.rmtree(path)
 
 
 def as_nobody(script: str, *words: str | Path) -> int:

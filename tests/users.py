@@ -1,8 +1,10 @@
 """Being somebody else for a while."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,17 @@ def bound_by_permissions() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+@contextmanager
+def shared_folder() -> Iterator[Path]:
+    """A folder like /tmp, which pytest's own is not: others may not enter that."""
+    path = Path(tempfile.mkdtemp(prefix="bearerd-shared-"))
+    path.chmod(0o1777)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
 
 
 def needs_root() -> None:

@@ -15,7 +15,7 @@ from bearerd.core.targets import Route, build_target, in_control, match_route, p
 ROUTES: Final = sort_routes(
     [
         parse_route("/api/", "https://api.test/v1/", "work"),
-        parse_route("/api/files/", "https://files.test", "work"),
+        parse_route("/api/files/", "https://blobs.test", "work"),
         parse_route("/plain/", "http://plain.test:8080/a/b", "work"),
         parse_route("/six/", "https://[fd00::1]/", "work"),
         parse_route("/", "https://root.test", "work"),

@@ -6,10 +6,8 @@ keeps others out; the attempts themselves are made by root, as in CI.
 
 import asyncio
 import os
-import shutil
 import stat
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from bearerd.stores.keys import load_key
 from bearerd.stores.lock import KernelLock
 from bearerd.stores.vault import VaultFolder, VaultStore
 from contract import FIRST, SECOND
-from users import NOBODY
+from users import NOBODY, shared_folder
 
 WORK = Identity("work", "0123456789abcdef")
 ENDINGS = (".vault", ".next", ".lock", ".failure", ".noting", ".probe")
@@ -44,13 +42,8 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A folder like /tmp, which pytest's own is not: others may not enter that."""
-    path = Path(tempfile.mkdtemp(prefix="bearerd-shared-"))
-    path.chmod(0o1777)
-    try:
+    with shared_folder() as path:
         yield path
-    finally:
-        shutil.rmtree(path)
 
 
 class Vault:

@@ -112,6 +112,5 @@ class Configuration:
     limits: Limits = field(default_factory=Limits)
     store: Store = field(default_factory=Store)
     log: Logging = field(default_factory=Logging)
-    on_login_needed: tuple[str, ...] = field(
-        default=(), repr=False
-    )  # a program and its arguments, run when a call needs a login
+    # A program and its arguments, run when a call needs a login.
+    on_login_needed: tuple[str, ...] = field(default=(), repr=False)
