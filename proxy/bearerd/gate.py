@@ -204,6 +204,7 @@ class Client(RequestHandler):
     __slots__ = (
         "_begun",
         "_broken",
+        "_early",
         "_finishing",
         "_gate",
         "_heard_at",
@@ -231,6 +232,7 @@ class Client(RequestHandler):
         self._heard_at = 0.0  # the first byte of a head, the last one of a body
         self._timer: asyncio.TimerHandle | None = None
         self._leaving: asyncio.TimerHandle | None = None
+        self._early: tuple[RawRequestMessage | _ErrInfo, StreamReader] | None = None  # what is put by
         self._broken = False  # nothing that still comes is a request
         self._finishing = False
         self._begun: DirectCall | None = None  # the call under way that needs no handler, or did not till now
@@ -264,13 +266,14 @@ class Client(RequestHandler):
             return
         if self._begun is not None:
             self.go_on()
+        self._queue_early()
         waiter, self._waiter = self._waiter, None  # who is woken when it is known that a handler is needed
         count = self._request_count
         super().data_received(data)
         self._waiter = waiter
         new = self._request_count > count
         simple = self._is_simple(new=new)
-        if simple and waiter is not None and self._begin():
+        if simple and (self._put_by() if waiter is None else self._begin()):
             return
         self._wake()
         if not (simple or self._close or self._force_close):
@@ -298,6 +301,30 @@ class Client(RequestHandler):
         self._begun = self._gate.begin(self, message, payload)
         return self._begun is not None
 
+    def _put_by(self) -> bool:
+        """Whether a request waits for the server's task to see that the one before it has been answered.
+
+        That takes a turn of the loop, in which a quick client is quicker. The task would take the request up, and be late
+        for the next one again: calls that needed the task once would need it for ever.
+        """
+        if self._request_in_progress or len(self._messages) > 1 or not self._keepalive:
+            return False
+        self._early = self._messages.popleft()
+        self._loop.call_soon(self._begin_early)
+        return True
+
+    def _begin_early(self) -> None:
+        if self._early is None:
+            return
+        self._queue_early()
+        if self._waiter is None or not self._begin():
+            self._wake()
+
+    def _queue_early(self) -> None:
+        if self._early is not None:
+            self._messages.appendleft(self._early)
+            self._early = None
+
     def answer(self, data: bytes) -> None:
         """The call that was begun is over, with this."""
         self._begun = None
@@ -322,7 +349,7 @@ class Client(RequestHandler):
             self._waiter.set_result(None)
 
     def _process_keepalive(self) -> None:
-        if self._begun is not None:
+        if self._begun is not None or self._early is not None:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
