@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Mapping
 
-from bearerd.daemon import new_event_loop
+from bearerd.loop import new_event_loop
 from canaries import pytest_runtest_makereport, pytest_runtest_setup
 
 __all__ = ["pytest_runtest_makereport", "pytest_runtest_setup"]  # no secret comes out of any test

@@ -11,7 +11,8 @@ from bearerd import logs
 from bearerd.core.accounts import Account, ClientAuth, Grant, OAuthSource
 from bearerd.core.configuration import Configuration, Listen, Logging, Store
 from bearerd.core.targets import parse_route
-from bearerd.daemon import Daemon, new_event_loop
+from bearerd.daemon import Daemon
+from bearerd.loop import new_event_loop
 
 
 def find(needles: list[str]) -> list[str]:

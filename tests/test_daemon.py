@@ -22,10 +22,11 @@ from bearerd.core.configuration import Configuration, Listen, Logging, Store
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import parse_route
 from bearerd.core.tokens import TokenSet
-from bearerd.daemon import Daemon, listen, raise_descriptor_limit
+from bearerd.daemon import Daemon, listen
 from bearerd.demo.authorization_server import Lifetimes
 from bearerd.demo.world import Demo
 from bearerd.errors import ConfigError, LoginRequired, TokenUnavailable
+from bearerd.serving import raise_descriptor_limit
 from both_loops import LOOPS
 from daemons import RunningDaemon
 from faults import refused_port
@@ -308,7 +309,7 @@ class TestDemo:
 WITHOUT_UVLOOP = """
 import asyncio, sys
 sys.modules["uvloop"] = None
-from bearerd.daemon import run
+from bearerd.loop import run
 async def main():
     return type(asyncio.get_running_loop()).__module__
 print(run(main()))

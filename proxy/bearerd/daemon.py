@@ -5,15 +5,14 @@ import errno
 import math
 import os
 import secrets
-import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import structlog
 
@@ -60,8 +59,6 @@ from bearerd.privacy import frames
 from bearerd.stores.client_keys import ClientKeyFile, KeyRing, load_needed
 from bearerd.tokens.logins import Logins
 from bearerd.tokens.manager import TokenManager
-
-T = TypeVar("T")
 
 CUT_OFF_S: Final = 0.1  # for the server to end what the drain has not
 _NOT_BY_TCP: Final = Problem(
@@ -385,51 +382,6 @@ def _host(listening: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def serve(
-    configuration: Configuration, ready: Callable[[Daemon], None], origin: Origin | None = None
-) -> None:
-    """Run until SIGINT or SIGTERM; a second one ends at once. `ready` is called when the port answers.
-
-    `origin` is where the configuration is from.
-    """
-    raise_descriptor_limit()
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
-            loop.add_signal_handler(number, stopping.set)
-    daemon = Daemon(configuration, origin=origin or Origin())
-    await daemon.start()
-    try:
-        await _first_of(daemon.started(), stopping.wait())
-        ready(daemon)
-        await stopping.wait()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):
-                loop.remove_signal_handler(number)
-    finally:
-        await daemon.stop()
-
-
-async def _first_of(*steps: Coroutine[Any, Any, object]) -> None:
-    """Until one of them has ended; the others are cancelled. Raises what it raised."""
-    tasks = [asyncio.ensure_future(step) for step in steps]
-    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in rest:
-        task.cancel()
-    for task in done:
-        task.result()
-
-
-def raise_descriptor_limit() -> None:
-    """Two descriptors go with each call; the soft limit is often 1,024, and the hard one is there to be used."""
-    if sys.platform != "win32":
-        import resource  # noqa: PLC0415  # there is none for Windows
-
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def descriptor_limit() -> float:
     """How many files this process may have open."""
     if sys.platform == "win32":
@@ -438,18 +390,3 @@ def descriptor_limit() -> float:
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return math.inf if soft == resource.RLIM_INFINITY else soft
-
-
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's, or asyncio's own where uvloop cannot be imported: there is none for Windows."""
-    try:
-        import uvloop  # noqa: PLC0415  # it may be absent
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` on the fastest event loop there is."""
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(main)

@@ -15,13 +15,13 @@ def command(port: int | None) -> None:
 
 def serve_demo(port: int | None) -> None:
     """Run the demo until SIGINT or SIGTERM; its three commands to try go to standard output."""
-    from bearerd import daemon, logs
+    from bearerd import logs, loop, serving
     from bearerd.demo.world import Demo
 
     async def main() -> None:
         async with Demo.start() as demo:
             configuration = demo.configuration(DEFAULT_PORT if port is None else port)
             logs.configure(configuration.log)
-            await daemon.serve(configuration, lambda running: click.echo(demo.first_lines(running.port)))
+            await serving.serve(configuration, lambda running: click.echo(demo.first_lines(running.port)))
 
-    daemon.run(main())
+    loop.run(main())

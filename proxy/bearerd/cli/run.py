@@ -24,7 +24,7 @@ def command(
     path: Path | None, port: int | None, upstream: tuple[str, ...], log_level: str | None, *, or_demo: bool
 ) -> None:
     """Serve in the foreground until SIGINT or SIGTERM."""
-    from bearerd import daemon, logs
+    from bearerd import logs, loop, serving
     from bearerd.control.rendezvous import find_origin
     from bearerd.settings import load
 
@@ -41,10 +41,10 @@ def command(
         click.echo(f"bearerd: warning: {warning}", err=True)
     logs.configure(loaded.configuration.log)
     origin = find_origin(path, os.environ)
-    serving = daemon.serve(
+    main = serving.serve(
         loaded.configuration, lambda running: click.echo(describe(running), err=True), origin
     )
-    daemon.run(serving)
+    loop.run(main)
 
 
 def describe(running: "Daemon") -> str:

@@ -89,7 +89,7 @@ def obtain_token(
 
 
 def _fetch_alone(name: str, path: Path | None, *, min_valid_s: float, force: bool) -> HandedToken:
-    from bearerd import alone, daemon, logs
+    from bearerd import alone, logs, loop
     from bearerd.core.configuration import Logging
     from bearerd.settings import load
 
@@ -101,7 +101,7 @@ def _fetch_alone(name: str, path: Path | None, *, min_valid_s: float, force: boo
     _refuse_single_use(account, configuration.store)
     logs.configure(Logging(level="critical"))
     fetching = alone.fetch_token(configuration, account, min_valid_s=min_valid_s, force=force)
-    token = daemon.run(fetching)
+    token = loop.run(fetching)
     return HandedToken(name, token.access_token, token.expires_at)
 
 
