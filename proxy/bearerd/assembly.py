@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -170,6 +171,25 @@ class Vault:
     def open(self, account: Account) -> tuple[TokenStore, RefreshLock]:
         identity = build_identity(account.name, account.source)
         return VaultStore(self._folder, identity, self.key), KernelLock(self._folder, identity.stem)
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """An account that is served. It has a `party` if a login belongs to it, and an `entry` if it is kept at rest."""
+
+    account: Account
+    manager: TokenManager
+    party: Party | None = None
+    entry: VaultEntry | None = None
+
+
+def build_holding(account: Account, clock: Clock, vault: Vault, store: Store, heed: Heed) -> Holding:
+    """An account as a daemon serves it, kept in `vault` if `store` wants that."""
+    kept = vault if needs_vault(account, store) else None
+    entry = kept.entry(account) if kept is not None else None
+    party = build_party(account, clock, kept, heed=heed)
+    manager = party.manager if party is not None else build_manager(account, clock, kept)
+    return Holding(account, manager, party, entry)
 
 
 def build_manager(account: Account, clock: Clock, vault: Vault | None, *, stays: bool = True) -> TokenManager:

@@ -7,9 +7,8 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -19,32 +18,24 @@ import structlog
 from bearerd.assembly import (
     SystemClock,
     Vault,
-    build_manager,
-    build_party,
+    build_holding,
     first_refresh_token,
-    needs_vault,
     open_pool,
 )
 from bearerd.audit import AuditLog, open_file
 from bearerd.control.login import BrowserLogins
 from bearerd.control.pages import Pages
-from bearerd.control.rendezvous import Origin, VaultEntry
+from bearerd.control.rendezvous import Origin
 from bearerd.control.socket import ControlSocket
 from bearerd.control.status import build_status
 from bearerd.control.terminal import TerminalLogins
-from bearerd.core.accounts import Account
 from bearerd.core.configuration import Configuration, Keys, Listen
-from bearerd.core.field_rules import canonical
-from bearerd.core.guard import Guard, Head, for_socket, refuse
-from bearerd.core.keyed_guard import Policy
+from bearerd.core.guard import for_socket
 from bearerd.core.limits import allowed_connections
 from bearerd.core.problems import Problem
 from bearerd.core.reach import Reach, build_reach
 from bearerd.core.redirects import own_address
-from bearerd.doorkeeper import Doorkeeper
 from bearerd.errors import CannotListen, ConfigError, StoreError
-from bearerd.forward.audited import AuditedForwarder
-from bearerd.forward.handler import Forwarder
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.spool import Disk, SpoolBudget
 from bearerd.front import Front
@@ -56,9 +47,9 @@ from bearerd.peers import TcpUsers, own_users, unix_user
 from bearerd.places import spool_folder
 from bearerd.ports import Clock
 from bearerd.privacy import frames
-from bearerd.stores.client_keys import ClientKeyFile, KeyRing, load_needed
+from bearerd.regime import Ground, Regime
+from bearerd.stores.client_keys import load_needed
 from bearerd.tokens.logins import Logins
-from bearerd.tokens.manager import TokenManager
 
 CUT_OFF_S: Final = 0.1  # for the server to end what the drain has not
 _NOT_BY_TCP: Final = Problem(
@@ -90,24 +81,25 @@ class Daemon:
         self._configuration = configuration
         self._clock = clock or SystemClock()
         self._log = structlog.get_logger("bearerd.daemon")
-        self._managers: dict[str, TokenManager] = {}
         self._vault = Vault(configuration.store)
+        self._hook = LoginHook(configuration.on_login_needed, self._clock, os.environ)
+        self._origin = origin
         self._pool: UpstreamPool
+        self._regime: Regime
         self._starting: asyncio.Task[None]
         self._servers: list[asyncio.Server] = []
         self._server: Gate | None = None
         self._users: TcpUsers | None = None
         self._local: LocalSocket | None = None
-        self._hook = LoginHook(configuration.on_login_needed, self._clock, os.environ)
         self._browsers: BrowserLogins
-        self._front: Front
-        self.logins: Logins
-        self._login_urls: dict[str, str] = {}
-        self._shared: dict[VaultEntry, str] = {}
-        self._origin = origin
         self._control: ControlSocket | None = None
-        self._audit: AuditLog | None = None
+        self.logins: Logins
         self.port = configuration.listen.port
+
+    @property
+    def _front(self) -> Front:
+        """By which calls begin now."""
+        return self._regime.front
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -121,45 +113,63 @@ class Daemon:
 
     async def start(self) -> None:
         """Raises ConfigError where an address cannot be listened on or led back to, or nobody could call; nothing runs then."""
-        check_keys(self._configuration.keys)
-        self._pool = await open_pool(self._configuration)
+        configuration = self._configuration
+        check_keys(configuration.keys)
+        self._pool = await open_pool(configuration)
         pseudonym = f"bearerd-{secrets.token_hex(8)}"
         with ExitStack() as opened:
             sockets = self._listen(opened)
             reach = self._build_reach(pseudonym, reachable=bool(sockets))
             callers = self._tcp_callers(sockets, opened)
             local = self._listen_locally(opened)
-            self._audit = await self._open_audit()
+            audit = await self._open_audit()
             opened.pop_all()
-        self._login_urls = reach.login_urls
-        self.logins = self._build_logins()
-        self._browsers = BrowserLogins(self.logins, reach.landings, reach.guard)
-        self._front = self._build_front(reach, pseudonym)
-        self._server = self._build_gate()
-        self._servers = await self._open_doors(reach.guard, callers, sockets, local)
-        self._starting = asyncio.create_task(self._start_accounts())
+        self._regime = self._build_regime(pseudonym, reach, audit)
+        self._server = self._build_gate(self._regime)
+        self._servers = await self._open_doors(self._regime, callers, sockets, local)
+        self._starting = asyncio.create_task(self._start_accounts(self._regime))
         if self._origin is not None:
-            terminals = TerminalLogins(self.logins, reach.landings, reach.login_urls)
-            self._control = self._build_control(self._origin, terminals).start(os.environ)
-        self._log.info("daemon.listening", addresses=self.addresses, socket=self._configuration.listen.socket)
+            self._control = self._build_control(self._origin, self._regime).start(os.environ)
+        self._log.info("daemon.listening", addresses=self.addresses, socket=configuration.listen.socket)
+
+    def _build_regime(self, pseudonym: str, reach: Reach, audit: AuditLog | None) -> Regime:
+        configuration = self._configuration
+        holdings = {
+            name: build_holding(account, self._clock, self._vault, configuration.store, self._hook.changed)
+            for name, account in configuration.accounts.items()
+        }
+        parties = {name: holding.party for name, holding in holdings.items() if holding.party is not None}
+        self.logins = Logins(parties, self._clock)
+        self._browsers = BrowserLogins(self.logins, reach.landings, reach.guard)
+        limits = configuration.limits
+        ground = Ground(
+            self._pool,
+            self._hook,
+            Pages(self.status, self._browsers),
+            SpoolBudget(limits.replay_total, limits.replay_body),
+            Disk(spool_folder(), SpoolBudget(limits.spool_total, limits.spool_body)),
+            pseudonym,
+        )
+        return Regime(ground, configuration, reach, holdings, audit)
 
     async def _open_doors(
         self,
-        guard: Guard,
+        regime: Regime,
         callers: Callers | None,
         sockets: Sequence[socket.socket],
         local: socket.socket | None,
     ) -> list[asyncio.Server]:
         """Other machines' clients are known by their keys: whose they are there is nobody's to tell here."""
         assert self._server is not None  # noqa: S101  # it was built just now
-        judge = self._build_judge(guard)
+        guard = regime.reach.guard
+        judge = regime.build_judge(guard)
         far = [sock for sock in sockets if not _is_near(sock)]
         near = [sock for sock in sockets if _is_near(sock)]
         servers = await accept_from(near, self._server.by(Door(guard, judge, callers)))
         servers += await accept_from(far, self._server.by(Door(guard, judge)))
         if local is not None:
             guard = for_socket(guard)
-            door = Door(guard, self._build_judge(guard), self._socket_callers())
+            door = Door(guard, regime.build_judge(guard), self._socket_callers())
             servers += await accept_from([local], self._server.by(door))
         return servers
 
@@ -219,21 +229,18 @@ class Daemon:
         """Until each account has been read from its store. Raises StoreError where the vault's key cannot be had."""
         await asyncio.shield(self._starting)
 
-    async def _start_accounts(self) -> None:
-        accounts = self._configuration.accounts.values()
-        steps = [self._managers[account.name].start(first_refresh_token(account)) for account in accounts]
-        if any(self._vault_of(account) for account in accounts):
+    async def _start_accounts(self, regime: Regime) -> None:
+        holdings = regime.holdings.values()
+        steps = [holding.manager.start(first_refresh_token(holding.account)) for holding in holdings]
+        if regime.shared:
             steps.append(self._read_key())
         await asyncio.gather(*steps)
-        self._log.info("daemon.started", accounts=sorted(self._managers))
+        self._log.info("daemon.started", accounts=sorted(regime.holdings))
 
     async def _read_key(self) -> None:
         began_at = self._clock.steady()
         await self._vault.key()
         self._log.info("vault.key_read", duration_s=round(self._clock.steady() - began_at, 3))
-
-    def _vault_of(self, account: Account) -> Vault | None:
-        return self._vault if needs_vault(account, self._configuration.store) else None
 
     async def stop(self, drain_s: float | None = None) -> None:
         """Take no new calls, let those in flight finish within `drain_s` (by default the limit that is set), then save
@@ -245,11 +252,12 @@ class Daemon:
             server.close()
         if self._control is not None:
             await self._control.aclose()
+        regime = self._regime
         if self._server is not None:
             self._server.pre_shutdown()
             await self._front.drained(self._configuration.limits.drain_s if drain_s is None else drain_s)
-            if self._audit is not None:
-                self._audit.ending = "stop"
+            if regime.audit is not None:
+                regime.audit.ending = "stop"
             await self._server.shutdown(CUT_OFF_S)
         if self._users is not None:
             self._users.close()
@@ -257,91 +265,45 @@ class Daemon:
         await asyncio.gather(self._starting, return_exceptions=True)
         await self._browsers.aclose()
         await self._hook.aclose()
-        await asyncio.gather(*(manager.aclose() for manager in self._managers.values()))
+        await asyncio.gather(*(manager.aclose() for manager in regime.managers.values()))
         self._pool.close()
-        if self._audit is not None:
-            await self._audit.aclose()
+        if regime.audit is not None:
+            await regime.audit.aclose()
         self._log.info("daemon.stopped")
 
     def status(self) -> dict[str, Any]:
         """The status document."""
-        states = {name: manager.state for name, manager in self._managers.items()}
-        now = self._clock.wall()
+        regime = self._regime
         return build_status(
-            states,
-            self._configuration.routes,
+            regime.states,
+            regime.configuration.routes,
             self.addresses,
-            now,
-            self._login_urls,
+            self._clock.wall(),
+            regime.reach.login_urls,
             self._configuration.listen.socket,
         )
 
-    def _build_control(self, origin: Origin, terminals: TerminalLogins) -> ControlSocket:
+    def _build_control(self, origin: Origin, regime: Regime) -> ControlSocket:
+        terminals = TerminalLogins(self.logins, regime.reach.landings, regime.reach.login_urls)
         return ControlSocket(
             origin,
-            self._managers,
+            regime.managers,
             self.status,
             self._control_defect,
-            shared=self._shared,
+            shared=regime.shared,
             terminals=terminals,
         )
 
     def _control_defect(self, exc: Exception) -> None:
         self._log.error("control.defect", trace=frames(exc))
 
-    def _build_logins(self) -> Logins:
-        """The managers of all accounts, and the logins of those that have any."""
-        parties = {}
-        for name, account in self._configuration.accounts.items():
-            vault = self._vault_of(account)
-            party = build_party(account, self._clock, vault, heed=self._hook.changed)
-            if party is not None:
-                parties[name] = party
-            self._managers[name] = party.manager if party else build_manager(account, self._clock, vault)
-            if vault is not None:
-                self._shared[vault.entry(account)] = name
-        return Logins(parties, self._clock)
-
-    def _build_gate(self) -> Gate:
-        limits = self._configuration.limits
-        per_call = 3 if any(route.disk_spool for route in self._configuration.routes) else 2
+    def _build_gate(self, regime: Regime) -> Gate:
+        limits = regime.configuration.limits
+        per_call = 3 if any(route.disk_spool for route in regime.configuration.routes) else 2
         most = allowed_connections(limits.connections, descriptor_limit(), per_call)
         if most < limits.connections:
             self._log.warning("connections.fewer", connections=most, because="the limit of open files is low")
         return Gate(self._front, limits, most, self._front.begin)
-
-    def _build_front(self, reach: Reach, pseudonym: str) -> Front:
-        limits = self._configuration.limits
-        build = Forwarder if self._audit is None else partial(AuditedForwarder, audit=self._audit)
-        forwarder = build(
-            self._configuration.routes,
-            self._managers,
-            self._pool,
-            SpoolBudget(limits.replay_total, limits.replay_body),
-            Disk(spool_folder(), SpoolBudget(limits.spool_total, limits.spool_body)),
-            pseudonym=pseudonym,
-            access=self._configuration.log.access,
-            login_urls=reach.login_urls,
-            login_needed=lambda name: self._hook.refused(
-                name, self._managers[name].state, reach.mend_url(name)
-            ),
-        )
-        return Front(forwarder, Pages(self.status, self._browsers))
-
-    def _build_judge(self, guard: Guard) -> Callable[[Head], Problem | None]:
-        """Says why a request is refused, if it is: what lets clients in by their keys, where they have any."""
-        keys = self._configuration.keys
-        if keys.use == "off":
-            return partial(refuse, guard)
-        policy = Policy(
-            guard,
-            self._configuration.routes,
-            carriers=frozenset(canonical(name.encode("ascii")) for name in keys.fields),
-        )
-        return Doorkeeper(policy, KeyRing(ClientKeyFile(Path(keys.file)), self._keys_unusable))
-
-    def _keys_unusable(self, reason: str) -> None:
-        self._log.error("keys.unusable", reason=reason)
 
 
 def check_keys(settings: Keys) -> None:

@@ -248,7 +248,7 @@ async def test_while_it_cannot_be_written_calls_go_on_unless_it_is_required(
     folder.mkdir()
     async with audited(folder / "audit.log", [serve(HI)], kept=kept, required=required) as world:
         folder.rename(tmp_path / "away")
-        client, log = world.client, world.daemon._audit
+        client, log = world.client, world.daemon._regime.audit
         assert log is not None
         client.write("GET /first HTTP/1.1")
         assert (await client.answer()).endswith(b"hi")
@@ -376,4 +376,4 @@ async def test_a_client_with_a_key_is_called_by_its_name(path: Path, kept: bool)
 async def test_without_a_log_nothing_of_it_is_in_the_way() -> None:
     async with running("http://127.0.0.1:1", source=CommandSource(("true",), 1)) as daemon:
         assert type(daemon._front._forwarder) is not AuditedForwarder
-        assert daemon._audit is None
+        assert daemon._regime.audit is None

@@ -1,0 +1,112 @@
+"""One configuration in force: its accounts, who may call, where calls go; and what all configurations stand on."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from bearerd.assembly import Holding
+from bearerd.audit import AuditLog
+from bearerd.control.pages import Pages
+from bearerd.control.rendezvous import VaultEntry
+from bearerd.core.configuration import Configuration
+from bearerd.core.field_rules import canonical
+from bearerd.core.guard import Guard, Head, refuse
+from bearerd.core.keyed_guard import Policy
+from bearerd.core.lifecycle import State
+from bearerd.core.problems import Problem
+from bearerd.core.reach import Reach
+from bearerd.doorkeeper import Doorkeeper
+from bearerd.forward.audited import AuditedForwarder
+from bearerd.forward.handler import Forwarder
+from bearerd.forward.pool import UpstreamPool
+from bearerd.forward.spool import Disk, SpoolBudget
+from bearerd.front import Front
+from bearerd.hooks import LoginHook
+from bearerd.stores.client_keys import ClientKeyFile, KeyRing
+from bearerd.tokens.logins import Party
+from bearerd.tokens.manager import TokenManager
+
+_LOG: Final = structlog.get_logger("bearerd.daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What lasts as long as the process. `budget` is for bodies kept in memory, `disk` for those of routes that want it."""
+
+    pool: UpstreamPool
+    hook: LoginHook
+    pages: Pages
+    budget: SpoolBudget
+    disk: Disk
+    pseudonym: str
+
+
+class Regime:
+    """What follows from `configuration`. Calls that have begun by its `front` end by it, whatever comes after."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        configuration: Configuration,
+        reach: Reach,
+        holdings: Mapping[str, Holding],
+        audit: AuditLog | None,
+    ) -> None:
+        self.configuration = configuration
+        self.reach = reach
+        self.holdings = holdings
+        self.audit = audit
+        self.managers: dict[str, TokenManager] = {name: holding.manager for name, holding in holdings.items()}
+        self._hook = ground.hook
+        self.front = Front(self._build_forwarder(ground), ground.pages)
+
+    @property
+    def parties(self) -> dict[str, Party]:
+        """The accounts that have logins."""
+        return {name: holding.party for name, holding in self.holdings.items() if holding.party is not None}
+
+    @property
+    def shared(self) -> dict[VaultEntry, str]:
+        """Which account is kept where other processes can find it."""
+        return {holding.entry: name for name, holding in self.holdings.items() if holding.entry is not None}
+
+    @property
+    def states(self) -> dict[str, State]:
+        return {name: manager.state for name, manager in self.managers.items()}
+
+    def build_judge(self, guard: Guard) -> Callable[[Head], Problem | None]:
+        """Says why a request is refused, if it is: what lets clients in by their keys, where they have any."""
+        keys = self.configuration.keys
+        if keys.use == "off":
+            return partial(refuse, guard)
+        policy = Policy(
+            guard,
+            self.configuration.routes,
+            carriers=frozenset(canonical(name.encode("ascii")) for name in keys.fields),
+        )
+        return Doorkeeper(policy, KeyRing(ClientKeyFile(Path(keys.file)), _keys_unusable))
+
+    def _build_forwarder(self, ground: Ground) -> Forwarder:
+        build = Forwarder if self.audit is None else partial(AuditedForwarder, audit=self.audit)
+        return build(
+            self.configuration.routes,
+            self.managers,
+            ground.pool,
+            ground.budget,
+            ground.disk,
+            pseudonym=ground.pseudonym,
+            access=self.configuration.log.access,
+            login_urls=self.reach.login_urls,
+            login_needed=self._tell_of_login,
+        )
+
+    def _tell_of_login(self, account: str) -> None:
+        self._hook.refused(account, self.managers[account].state, self.reach.mend_url(account))
+
+
+def _keys_unusable(reason: str) -> None:
+    _LOG.error("keys.unusable", reason=reason)
