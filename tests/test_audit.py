@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from bearerd.assembly import SystemClock
 from bearerd.audit import GATHER_S, LIMIT, AuditFile, AuditLog, open_file
-from bearerd.core.audit import Entry, Peer
+from bearerd.core.calls import Entry, Peer
 from bearerd.core.guard import Head
 from bearerd.errors import ConfigError
 from callers import connected

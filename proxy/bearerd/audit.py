@@ -13,7 +13,8 @@ from typing import Final
 
 import structlog
 
-from bearerd.core.audit import Cut, Entry, build_line
+from bearerd.core.audit import build_line
+from bearerd.core.calls import Entry
 from bearerd.errors import ConfigError
 from bearerd.ports import Clock
 
@@ -111,7 +112,6 @@ class AuditLog:
         self._timer: asyncio.TimerHandle | None = None
         self._failing = False
         self._log = structlog.get_logger("bearerd.audit")
-        self.ending: Cut = "client"  # who it is that ends calls now
         self.lost = 0
 
     @property

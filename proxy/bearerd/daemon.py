@@ -256,8 +256,7 @@ class Daemon:
         if self._server is not None:
             self._server.pre_shutdown()
             await self._front.drained(self._configuration.limits.drain_s if drain_s is None else drain_s)
-            if regime.audit is not None:
-                regime.audit.ending = "stop"
+            regime.observers.ending = "stop"
             await self._server.shutdown(CUT_OFF_S)
         if self._users is not None:
             self._users.close()

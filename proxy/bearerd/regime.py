@@ -20,8 +20,9 @@ from bearerd.core.lifecycle import State
 from bearerd.core.problems import Problem
 from bearerd.core.reach import Reach
 from bearerd.doorkeeper import Doorkeeper
-from bearerd.forward.audited import AuditedForwarder
+from bearerd.forward.access import AccessLog
 from bearerd.forward.handler import Forwarder
+from bearerd.forward.observed import ObservedForwarder, Observers
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.spool import Disk, SpoolBudget
 from bearerd.front import Front
@@ -60,6 +61,7 @@ class Regime:
         self.reach = reach
         self.holdings = holdings
         self.audit = audit
+        self.observers = self._build_observers()
         self.managers: dict[str, TokenManager] = {name: holding.manager for name, holding in holdings.items()}
         self._hook = ground.hook
         self.front = Front(self._build_forwarder(ground), ground.pages)
@@ -91,7 +93,7 @@ class Regime:
         return Doorkeeper(policy, KeyRing(ClientKeyFile(Path(keys.file)), _keys_unusable))
 
     def _build_forwarder(self, ground: Ground) -> Forwarder:
-        build = Forwarder if self.audit is None else partial(AuditedForwarder, audit=self.audit)
+        build = partial(ObservedForwarder, observers=self.observers) if self.observers else Forwarder
         return build(
             self.configuration.routes,
             self.managers,
@@ -99,10 +101,13 @@ class Regime:
             ground.budget,
             ground.disk,
             pseudonym=ground.pseudonym,
-            access=self.configuration.log.access,
             login_urls=self.reach.login_urls,
             login_needed=self._tell_of_login,
         )
+
+    def _build_observers(self) -> Observers:
+        access = (AccessLog(),) if self.configuration.log.access else ()
+        return Observers(*access, *(() if self.audit is None else (self.audit,)))
 
     def _tell_of_login(self, account: str) -> None:
         self._hook.refused(account, self.managers[account].state, self.reach.mend_url(account))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bearerd.core.audit import Entry, Peer, build_line, fingerprint
+from bearerd.core.audit import build_line, fingerprint
+from bearerd.core.calls import Entry, Peer
 from bearerd.core.guard import Head
 from bearerd.core.redaction import MASK, Secret
 

@@ -19,7 +19,7 @@ from bearerd.core.field_rules import build_field_rules
 from bearerd.core.rules import build_rules
 from bearerd.daemon import Daemon
 from bearerd.errors import ConfigError
-from bearerd.forward.audited import AuditedForwarder
+from bearerd.forward.handler import Forwarder
 from callers import ANOTHER, STATIC, Client, connected, running, warm
 from faults import FaultServer, Peer, Step, hang, read, refused_port, reply, reset, send, serve, talk, until
 
@@ -374,6 +374,7 @@ async def test_a_client_with_a_key_is_called_by_its_name(path: Path, kept: bool)
 
 
 async def test_without_a_log_nothing_of_it_is_in_the_way() -> None:
-    async with running("http://127.0.0.1:1", source=CommandSource(("true",), 1)) as daemon:
-        assert type(daemon._front._forwarder) is not AuditedForwarder
+    log = Logging(access=False)
+    async with running("http://127.0.0.1:1", source=CommandSource(("true",), 1), log=log) as daemon:
+        assert type(daemon._front._forwarder) is Forwarder
         assert daemon._regime.audit is None

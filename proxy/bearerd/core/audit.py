@@ -1,47 +1,13 @@
 """The line that a call leaves in an audit log: who called, where it went, with which token, what came of it."""
 
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Final, Literal
+from typing import Final
 
-from bearerd.core.guard import Head
+from bearerd.core.calls import Entry
 from bearerd.core.redaction import Secret, redact_text
 from bearerd.core.targets import path_of
-
-Cut = Literal["client", "upstream", "stop"]
-"""Who ended a call before its answer was whole: the client, the upstream, or this daemon at its own end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who has called: the name of the client key, or the user id of the process at the other end. None: not known."""
-
-    key: str | None = None
-    uid: int | None = None
-
-
-@dataclass(slots=True)
-class Entry:
-    """One call. `status` is None where no answer was begun. `problem` is the code of an answer of our own.
-
-    `received` and `sent` are bytes of bodies, from the client and to it, without framing. `fingerprint` is that of the
-    token the call was last sent with.
-    """
-
-    peer: Peer
-    head: Head
-    status: int | None
-    route: str | None = None
-    account: str | None = None
-    received: int = 0
-    sent: int = 0
-    duration_s: float = 0.0
-    problem: str | None = None
-    cut: Cut | None = None
-    replayed: bool = False
-    fingerprint: str | None = None
 
 
 def build_line(entry: Entry, now: float) -> bytes:

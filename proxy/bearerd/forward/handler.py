@@ -109,7 +109,6 @@ class Forwarder:
         disk: Disk,
         *,
         pseudonym: str,
-        access: bool,
         login_urls: Mapping[str, str] | None = None,
         login_needed: Callable[[str], None] | None = None,
     ) -> None:
@@ -125,7 +124,6 @@ class Forwarder:
         self._disk = disk
         self._tunnel_buffer = memoryview(bytearray(CHUNK))
         self._via = {(1, minor): f"1.{minor} {pseudonym}".encode() for minor in (0, 1)}
-        self._access = access
         self._direct: Callable[..., DirectCall] = DirectCall
         self._login_urls = login_urls or {}
         self._login_needed = login_needed
@@ -177,7 +175,6 @@ class Forwarder:
         finally:
             if call.body is not None:
                 call.body.release()
-        self._log_access(call, answer.status)
         return cast(web.StreamResponse, answer)
 
     def refused(self, problem: Problem, request: web.BaseRequest, head: Head) -> None:
@@ -201,8 +198,8 @@ class Forwarder:
         return lane if lane.own is None else lane.choose(lane.own, head)
 
     def _answered(self, call: DirectCall, status: int) -> None:
+        del status
         self._reopen(call.lane.route)
-        self._log_access(call, status)
 
     async def _forward(self, call: _Call) -> web.Response | Written:
         try:
@@ -347,21 +344,6 @@ class Forwarder:
         if length == 0 and head.get(b"transfer-encoding") is None:
             return None
         return Spool(content, self._budget, self._disk if route.disk_spool else None, length, ask)
-
-    def _log_access(self, call: _Call | DirectCall, status: int) -> None:
-        if self._access:
-            route = call.lane.route
-            self._log.info(
-                "request.forwarded",
-                method=call.head.method,
-                path=path_of(call.head.target).decode("latin-1"),
-                route=route.name,
-                account=None if call.lane.credential is None else route.account,
-                status=status,
-                replayed=isinstance(call, _Call) and call.replayed,
-                **call.head.client,
-                duration_s=round(time.perf_counter() - call.started_at, 6),
-            )
 
 
 def _refuse(route: Route, head: Head) -> Problem | None:

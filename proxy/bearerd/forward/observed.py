@@ -1,4 +1,4 @@
-"""Calls that leave a line in the audit log. Without such a log nothing of this is in their way."""
+"""Calls that somebody is told of. Where nobody is, nothing of this is in their way."""
 
 import asyncio
 import time
@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol, cast
 
 from aiohttp import StreamReader, web
 
-from bearerd.audit import AuditLog
-from bearerd.core.audit import Cut, Entry, Peer, fingerprint
+from bearerd.core.audit import fingerprint
+from bearerd.core.calls import Cut, Entry, Peer
 from bearerd.core.guard import Head
 from bearerd.core.problems import DEFECT, Problem
 from bearerd.core.tokens import TokenSet
@@ -34,23 +34,53 @@ class Connected(Protocol):
         """Whose process is at the other end, if that was asked and is known."""
 
 
-class AuditedForwarder(Forwarder):
-    """A forwarder that has a line for each call, and for each that it does not make."""
+class Observer(Protocol):
+    """Is told of calls. Must not raise, nor wait for anything."""
 
-    def __init__(self, *args: Any, audit: AuditLog, **kwargs: Any) -> None:
-        """All but `audit` is for `Forwarder`."""
+    @property
+    def shut(self) -> bool:
+        """Whether no call is to be made, for it could not be told of."""
+
+    def write(self, entry: Entry) -> None:
+        """Of a call that is over, or was refused."""
+
+
+class Observers:
+    """All who are told. `ending` is who it is that ends calls now."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._all = observers
+        self.ending: Cut = "client"
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    @property
+    def shut(self) -> bool:
+        return any(observer.shut for observer in self._all)
+
+    def write(self, entry: Entry) -> None:
+        for observer in self._all:
+            observer.write(entry)
+
+
+class ObservedForwarder(Forwarder):
+    """A forwarder that tells of each call, and of each that it does not make."""
+
+    def __init__(self, *args: Any, observers: Observers, **kwargs: Any) -> None:
+        """All but `observers` is for `Forwarder`."""
         super().__init__(*args, **kwargs)
-        self._audit = audit
+        self._observers = observers
         self._fingerprints: dict[str, tuple[int, str]] = {}  # of each account's last token, by its generation
-        self._direct = partial(_AuditedCall, self._answered_directly)
+        self._direct = partial(_ObservedCall, self._answered_directly)
 
     def begin(self, caller: Caller, head: Head, payload: StreamReader) -> DirectCall | None:
-        return None if self._audit.shut else super().begin(caller, head, payload)
+        return None if self._observers.shut else super().begin(caller, head, payload)
 
     async def handle(
         self, request: web.BaseRequest, head: Head, begun: DirectCall | None = None
     ) -> web.StreamResponse:
-        if begun is None and self._audit.shut:
+        if begun is None and self._observers.shut:
             self.refused(_SHUT, request, head)
             return answer_problem(_SHUT, head)
         return await super().handle(request, head, begun)
@@ -58,7 +88,7 @@ class AuditedForwarder(Forwarder):
     def refused(self, problem: Problem, request: web.BaseRequest, head: Head) -> None:
         super().refused(problem, request, head)
         peer = _peer(request.protocol, head)
-        self._audit.write(Entry(peer, head, problem.status, problem=problem.code))
+        self._observers.write(Entry(peer, head, problem.status, problem=problem.code))
 
     async def _forward(self, call: _Call) -> web.Response | Written:
         peer = _peer(call.request.protocol, call.head)
@@ -66,20 +96,20 @@ class AuditedForwarder(Forwarder):
         try:
             return await super()._forward(call)
         except (ConnectionError, asyncio.CancelledError):
-            cut = self._audit.ending
+            cut = self._observers.ending
             raise
         except Exception:
             problem = DEFECT
             raise
         finally:
-            self._audit.write(self._build_entry(peer, call, call.problem or problem, cut))
+            self._observers.write(self._build_entry(peer, call, call.problem or problem, cut))
 
     def _answered_directly(self, call: DirectCall, caller: Caller, status: int | None, sent: int) -> None:
         length = call.head.get(b"content-length")
         entry = Entry(_peer(caller, call.head), call.head, status)
         entry.received, entry.sent = int(length or 0), sent
-        entry.cut = self._audit.ending if status is None else None
-        self._audit.write(self._complete(entry, call))
+        entry.cut = self._observers.ending if status is None else None
+        self._observers.write(self._complete(entry, call))
 
     def _build_entry(self, peer: Peer, call: _Call, problem: Problem | None, cut: Cut | None) -> Entry:
         entry = Entry(peer, call.head, None, cut=cut, replayed=call.replayed)
@@ -114,7 +144,7 @@ def _peer(connection: object, head: Head) -> Peer:
     return Peer(head.key, cast(Connected, connection).user)
 
 
-class _AuditedCall(DirectCall):
+class _ObservedCall(DirectCall):
     """`tell` is told of how it ended: with a status and the bytes of a body, or with no status."""
 
     __slots__ = ("_tell",)
