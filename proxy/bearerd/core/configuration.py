@@ -28,6 +28,7 @@ class Listen:
     socket: str | None = None
     socket_mode: int = 0o600
     socket_uids: frozenset[int] = frozenset()
+    remote: bool = False  # whether other machines may be able to connect
 
     @property
     def remote_hosts(self) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ def build_listen(table: ListenTable, path_of: PathOf) -> Listen:
     return Listen(
         hosts=tuple(table.hosts),
         port=table.port,
+        remote=table.remote,
         allowed_hosts=frozenset(table.allowed_hosts),
         public_url=table.public_url,
         allowed_origins=frozenset(table.allowed_origins),
