@@ -1,4 +1,4 @@
-"""`bearerd config`: is the configuration good, and what is in effect."""
+"""`bearerd config`: is the configuration good, what is in effect, and what may be in it."""
 
 import json
 import os
@@ -17,7 +17,7 @@ FORMAT_VERSION: Final = 1
 
 @click.group("config")
 def command() -> None:
-    """Check the configuration, or show what is in effect."""
+    """Check the configuration, show what is in effect, or describe it to an editor."""
 
 
 @command.command("check")
@@ -43,6 +43,21 @@ def show(path: Path | None, *, as_json: bool) -> None:
 
     loaded = load(path, {}, os.environ)
     click.echo(format_json(loaded) if as_json else format_table(loaded))
+
+
+@command.command("schema")
+def schema() -> None:
+    """Print a JSON Schema of the configuration file, for editors.
+
+    Write it beside the file and name it in the file's first line: "#:schema ./bearerd.schema.json". Then an editor with
+    Taplo (Even Better TOML and others) completes, explains and checks what is typed.
+
+    Example: bearerd config schema > bearerd.schema.json
+    """
+    from bearerd.settings.documentation import load_document, parse_document
+    from bearerd.settings.schema import build_schema
+
+    click.echo(json.dumps(build_schema(parse_document(load_document())), indent=2))
 
 
 def format_json(loaded: "Loaded") -> str:

@@ -40,7 +40,7 @@ _APPLICATION: Final = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._-]+(?::[0-9]{
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:=/[A-Za-z0-9._~/-]*)?")
 _REDIRECT_PATH: Final = re.compile(r"[A-Za-z0-9._~/-]*")
 _PARAMETER: Final = re.compile(r"[A-Za-z0-9._-]+")  # RFC 6749 appendix A
-_OWN_PARAMETERS: Final = {
+OWN_PARAMETERS: Final = {
     "client_id": " and set client_id of the account",
     "client_secret": ": a browser would show it",
     "code_challenge": "",
@@ -57,7 +57,7 @@ _OWN_PARAMETERS: Final = {
 _BAD_NAME: Final = "is not a host name; write it like api.example.com, without scheme, port or path"
 # RFC 9110 section 7.8
 _PROTOCOL: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+(?:/[!#$%&'*+.^_`|~0-9a-z-]+)?")
-_NEVER: Final = frozenset({"h2", "h2c", "http", "tls"})
+NEVER: Final = frozenset({"h2", "h2c", "http", "tls"})
 _STATUS: Final = re.compile(r"[0-9]{3}")
 _DESCRIPTOR: Final = re.compile(r"fd:[0-9]{1,9}")
 
@@ -212,8 +212,8 @@ def parse_parameters(value: object) -> dict[str, str]:
     for name, text in value.items():
         if not _PARAMETER.fullmatch(name):
             raise ValueError(f"{name!r} is not a parameter's name; it has letters, digits, _, . and - only")
-        if name in _OWN_PARAMETERS:
-            raise ValueError(f"{name} is bearerd's own; take it out{_OWN_PARAMETERS[name]}")
+        if name in OWN_PARAMETERS:
+            raise ValueError(f"{name} is bearerd's own; take it out{OWN_PARAMETERS[name]}")
         if not text or not text.isprintable():
             raise ValueError(f"{name} is empty or has a control character in it; mend that or take it out")
     return value
@@ -230,7 +230,7 @@ def parse_protocol(value: str) -> str:
     protocol = value.lower()
     if not _PROTOCOL.fullmatch(protocol):
         raise ValueError('is not a protocol; write it like "websocket"')
-    if protocol.partition("/")[0] in _NEVER:
+    if protocol.partition("/")[0] in NEVER:
         raise ValueError("would carry calls past bearerd, without a token; take it out")
     return protocol
 
