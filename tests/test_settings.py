@@ -1010,7 +1010,15 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "port out of range": (
         STATIC + ROOT + "[listen]\nport = 65536\n",
-        "listen.port: is not a port; write a number from 0 to 65535",
+        "listen.port: is too large; write a number up to 65535",
+    ),
+    "port below zero": (
+        STATIC + ROOT + "[listen]\nport = -1\n",
+        "listen.port: is too small; write a number from 0 on",
+    ),
+    "no connections": (
+        STATIC + ROOT + "[limits]\nconnections = 0\n",
+        "limits.connections: is too small; write a number from 1 on",
     ),
     "port that is text": (
         STATIC + ROOT + '[listen]\nport = "6750"\n',

@@ -22,8 +22,8 @@ _TEXTS: Final = {
     "list_type": 'is not a list; write it like ["first", "second"]',
     "bool_type": "is neither true nor false; write one of them, without quotes",
     "int_type": "is not a whole number; write it in digits, without quotes",
-    "greater_than_equal": "is not a port; write a number from 0 to 65535",
-    "less_than_equal": "is not a port; write a number from 0 to 65535",
+    "greater_than_equal": "is too small; write a number from {ge} on",
+    "less_than_equal": "is too large; write a number up to {le}",
 }
 
 
@@ -68,4 +68,4 @@ def describe(error: ErrorDetails) -> str:
         choices = _QUOTED.findall(str(context["expected"]))
         cure = suggest(str(error["input"]), choices, "choose one of them")
         return f"is not one of {', '.join(choices)}; {cure}"
-    return _TEXTS[error["type"]]
+    return _TEXTS[error["type"]].format_map(context)
