@@ -43,6 +43,7 @@ from bearerd.gate import Callers, Door, Gate
 from bearerd.hooks import LoginHook
 from bearerd.listening import accept_from, open_sockets
 from bearerd.local_socket import LocalSocket
+from bearerd.meters import Meters
 from bearerd.peers import TcpUsers, own_users, unix_user
 from bearerd.places import spool_folder
 from bearerd.ports import Clock
@@ -94,6 +95,7 @@ class Daemon:
         self._browsers: BrowserLogins
         self._control: ControlSocket | None = None
         self.logins: Logins
+        self.meters = Meters()
         self.port = configuration.listen.port
 
     @property
@@ -149,6 +151,7 @@ class Daemon:
             SpoolBudget(limits.replay_total, limits.replay_body),
             Disk(spool_folder(), SpoolBudget(limits.spool_total, limits.spool_body)),
             pseudonym,
+            self.meters,
         )
         return Regime(ground, configuration, reach, holdings, audit)
 

@@ -19,11 +19,14 @@
     |   +-- StoreUnwritable    no room, a failing disk, a read-only file system: it may pass
     +-- UpstreamError          the upstream failed before a response could be relayed
         +-- UpstreamTimeout    it did not answer, or could not be connected to, in time
+        +-- UpstreamUnreachable no connection to it came about
         +-- UpstreamClosed     a connection died before a byte of the response
 
 Texts are written for a person and are safe to print: no message holds a secret, and none is
 the text of a foreign exception.
 """
+
+from typing import Final
 
 
 class BearerdError(Exception):
@@ -108,3 +111,21 @@ class UpstreamTimeout(UpstreamError):  # noqa: N818  # likewise
 
 class UpstreamClosed(UpstreamError):  # noqa: N818  # likewise
     """The connection closed before one byte of the response arrived."""
+
+
+class UpstreamUnreachable(UpstreamError):  # noqa: N818  # likewise
+    """No connection came about: no such name, nobody who listens, no TLS that can be trusted."""
+
+
+def kind_of(error: UpstreamError) -> str:
+    """For metrics: timeout, closed, unreachable, or invalid for what is no HTTP. `CUT_SHORT` is none of these."""
+    return next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "invalid")
+
+
+CUT_SHORT: Final = "cut_short"
+"""The kind of an answer that broke off when a part of it had been passed on."""
+_KINDS: Final[dict[type[UpstreamError], str]] = {
+    UpstreamTimeout: "timeout",
+    UpstreamClosed: "closed",
+    UpstreamUnreachable: "unreachable",
+}

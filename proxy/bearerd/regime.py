@@ -27,6 +27,7 @@ from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.spool import Disk, SpoolBudget
 from bearerd.front import Front
 from bearerd.hooks import LoginHook
+from bearerd.meters import Meters
 from bearerd.stores.client_keys import ClientKeyFile, KeyRing
 from bearerd.tokens.logins import Party
 from bearerd.tokens.manager import TokenManager
@@ -44,6 +45,7 @@ class Ground:
     budget: SpoolBudget
     disk: Disk
     pseudonym: str
+    meters: Meters
 
 
 class Regime:
@@ -101,6 +103,7 @@ class Regime:
             ground.budget,
             ground.disk,
             pseudonym=ground.pseudonym,
+            meters=ground.meters,
             login_urls=self.reach.login_urls,
             login_needed=self._tell_of_login,
         )

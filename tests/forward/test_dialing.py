@@ -14,7 +14,7 @@ from aiohappyeyeballs import AddrInfoType
 
 from bearerd.core.proxies import parse_proxy
 from bearerd.core.targets import DIRECT, Origin, Proxy, Tls, Way
-from bearerd.errors import UpstreamError, UpstreamTimeout
+from bearerd.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.upstream import UpstreamRequest
 from bearerd.trust import Trust, Untrustworthy, build_context
@@ -518,7 +518,7 @@ async def test_a_proxy_that_says_no(
         way = through(server.port, credentials)
         with pytest.raises(UpstreamError, match=rf"^the proxy http://127\.0\.0\.1:\d+ {problem}$") as caught:
             await ask(pool, NAME, way)
-        assert type(caught.value) is UpstreamError
+        assert type(caught.value) is UpstreamUnreachable
         assert server.connections == 1
         await soon(server.peers[0].gone)
     assert "canary" not in caplog.text + repr(way) + repr(caught.value)

@@ -9,7 +9,7 @@ import pytest
 from aiohttp.helpers import DEBUG
 
 from bearerd.core.targets import DIRECT, Origin
-from bearerd.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
+from bearerd.errors import UpstreamClosed, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.upstream import INTERIM, BodyError, UpstreamRequest
 from bearerd.trust import Trust
@@ -919,7 +919,7 @@ async def test_nothing_is_left_of_the_watch(pool: UpstreamPool) -> None:
 async def test_nobody_listens(pool: UpstreamPool) -> None:
     with pytest.raises(UpstreamError, match=r"127\.0\.0\.1:\d+ cannot be connected to") as caught:
         await pool.send(Origin("http", "127.0.0.1", refused_port()), ask())
-    assert type(caught.value) is UpstreamError
+    assert type(caught.value) is UpstreamUnreachable
 
 
 @pytest.mark.parametrize("host", ["no.such.name.invalid", "a..b", "x" * 70])

@@ -14,7 +14,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from bearerd.core.heads import HEAD_LIMIT, find_final
 from bearerd.core.proxies import build_connect, judge_connect
 from bearerd.core.targets import Origin, Proxy, Way
-from bearerd.errors import UpstreamError, UpstreamTimeout
+from bearerd.errors import UpstreamTimeout, UpstreamUnreachable
 from bearerd.trust import Trust
 
 CONNECT_S: Final = 10.0
@@ -56,7 +56,7 @@ class Dialer:
             lookup.cancel()
 
     async def dial(self, origin: Origin, way: Way, build: Callable[[], P]) -> P:
-        """A protocol of `build`'s, connected to `origin`. Raises UpstreamError, UpstreamTimeout."""
+        """A protocol of `build`'s, connected to `origin`. Raises UpstreamUnreachable, UpstreamTimeout."""
         until = asyncio.get_running_loop().time() + self._connect_s
         if way.proxy is None:
             sock = await self._reach(origin, str(origin), until)
@@ -74,7 +74,7 @@ class Dialer:
                 raise
             # ValueError for a name that no resolver can be asked for or knows; RuntimeError is uvloop's at times.
             except (OSError, ValueError, RuntimeError):
-                raise UpstreamError(f"{name} cannot be connected to") from None
+                raise UpstreamUnreachable(f"{name} cannot be connected to") from None
 
     async def _look_up(self, host: str, port: int) -> Sequence[AddrInfoType]:
         """Calls at once share a lookup: one that hangs holds one of the few threads there are for them, not all."""
@@ -104,9 +104,11 @@ class Dialer:
                     build, sock=sock, ssl=context, server_hostname=name
                 )
             except ssl.SSLCertVerificationError as exc:
-                raise UpstreamError(_describe_certificate(origin, exc.verify_code)) from None
+                raise UpstreamUnreachable(_describe_certificate(origin, exc.verify_code)) from None
             except OSError:
-                raise UpstreamError(f"{origin} does not speak TLS, or wants another kind of it") from None
+                raise UpstreamUnreachable(
+                    f"{origin} does not speak TLS, or wants another kind of it"
+                ) from None
         return protocol
 
 
@@ -137,7 +139,7 @@ def _describe_certificate(origin: Origin, code: int) -> str:
 
 
 async def _pass_through(sock: socket.socket, proxy: Proxy, origin: Origin, until: float) -> None:
-    """Have the proxy connect `sock` to `origin`; it is closed where that fails. Raises UpstreamError, UpstreamTimeout."""
+    """Have the proxy connect `sock` to `origin`; it is closed where that fails. Raises UpstreamUnreachable, UpstreamTimeout."""
     name = f"the proxy {proxy.origin}"
     try:
         async with _within(until, f"{name} did not answer in time"):
@@ -149,7 +151,7 @@ async def _pass_through(sock: socket.socket, proxy: Proxy, origin: Origin, until
 
 
 async def _ask(sock: socket.socket, name: str, request: bytes) -> tuple[int, bytes]:
-    """The status of the answer to a request, and what follows its head. Raises UpstreamError."""
+    """The status of the answer to a request, and what follows its head. Raises UpstreamUnreachable."""
     loop = asyncio.get_running_loop()
     received = b""
     try:
@@ -162,16 +164,16 @@ async def _ask(sock: socket.socket, name: str, request: bytes) -> tuple[int, byt
     except OSError:
         answer = None
     except ValueError:
-        raise UpstreamError(f"{name} gave an answer that is not valid HTTP") from None
+        raise UpstreamUnreachable(f"{name} gave an answer that is not valid HTTP") from None
     if answer is None:
-        raise UpstreamError(f"{name} closed the connection before it answered")
+        raise UpstreamUnreachable(f"{name} closed the connection before it answered")
     return answer
 
 
 def _check(status: int, rest: bytes, proxy: Proxy, origin: Origin) -> None:
-    """Raises UpstreamError, UpstreamTimeout unless there is a tunnel, of which nothing has come yet."""
+    """Raises UpstreamUnreachable, UpstreamTimeout unless there is a tunnel, of which nothing has come yet."""
     problem = judge_connect(status, proxy, origin)
     if problem is not None:
-        raise (UpstreamTimeout if status == 504 else UpstreamError)(problem)
+        raise (UpstreamTimeout if status == 504 else UpstreamUnreachable)(problem)
     if rest:  # the upstream has not been asked for anything
-        raise UpstreamError(f"the proxy {proxy.origin} sent more than an answer")
+        raise UpstreamUnreachable(f"the proxy {proxy.origin} sent more than an answer")

@@ -15,6 +15,7 @@ from bearerd.core.tokens import TokenSet
 from bearerd.forward.lanes import Lane
 from bearerd.forward.spool import Spool
 from bearerd.forward.upstream import Connection, UpstreamRequest
+from bearerd.meters import LEFT
 
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _UNUSUAL: Final = frozenset({b"upgrade", b"expect", b"transfer-encoding", WORKER})
@@ -84,6 +85,7 @@ class DirectCall:
     def abandon(self) -> None:
         """Nobody waits for the answer."""
         self.connection.abandon()
+        self.lane.meter.ended(LEFT)
         self._end()
 
     def hand_over(self) -> None:
@@ -99,6 +101,7 @@ class DirectCall:
             head, _, body = answer.partition(b"\r\n\r\n")
             answer = b"%b\r\n%b\r\n%b" % (head, build_lines(self.head.grant), body)
         self._caller.answer(answer)
+        self.lane.meter.answered(status, time.perf_counter() - self.started_at)
         self._answered(self, status)
         self._end()
 

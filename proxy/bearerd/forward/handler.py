@@ -12,14 +12,14 @@ from bearerd.core.fields import Fields
 from bearerd.core.guard import Head
 from bearerd.core.headers import Rewrite, count_down
 from bearerd.core.limits import BODY_TIMEOUT
-from bearerd.core.problems import Problem, broken_upstream, no_token
+from bearerd.core.problems import DEFECT, Problem, broken_upstream, no_token
 from bearerd.core.replay import OPEN, ReplayGate, may_force, replay_rejected
 from bearerd.core.rules import judge
 from bearerd.core.sandbox import WORKER_REFUSED, asks_for_worker, may_become_page
 from bearerd.core.targets import Route, has_token, match_route, path_of
 from bearerd.core.tokens import TokenSet
 from bearerd.core.upgrades import wanted
-from bearerd.errors import LoginRequired, TokenError, UpstreamError
+from bearerd.errors import CUT_SHORT, LoginRequired, TokenError, UpstreamError, kind_of
 from bearerd.forward.direct import Caller, DirectCall, is_ordinary
 from bearerd.forward.expectation import Expectation, Patience, add_expectation
 from bearerd.forward.lanes import Lane
@@ -28,6 +28,7 @@ from bearerd.forward.reply import CONTINUE, Written, answer_problem, cut_off, re
 from bearerd.forward.spool import BodyStalled, Disk, Spool, SpoolBudget
 from bearerd.forward.tunnel import CHUNK, hold_back, tunnel
 from bearerd.forward.upstream import BodyError, Connection, UpstreamRequest, UpstreamResponse
+from bearerd.meters import LEFT, Meters
 from bearerd.tokens.manager import TokenManager
 
 _NO_ROUTE: Final = Problem(
@@ -109,6 +110,7 @@ class Forwarder:
         disk: Disk,
         *,
         pseudonym: str,
+        meters: Meters | None = None,
         login_urls: Mapping[str, str] | None = None,
         login_needed: Callable[[str], None] | None = None,
     ) -> None:
@@ -116,8 +118,10 @@ class Forwarder:
         each call that is refused for it.
         """
         self._routes = tuple(routes)
+        self._meters = meters or Meters()
         self._lanes = {
-            route.prefix: Lane(route, self._routes, managers[route.account], pool) for route in routes
+            route.prefix: Lane(route, self._routes, managers[route.account], pool, self._meters)
+            for route in routes
         }
         self._pool = pool
         self._budget = budget
@@ -170,16 +174,31 @@ class Forwarder:
             call.body = self._spool(request.content, head, lane.route, ask)
         else:
             call.body = begun.body
+        status = LEFT
         try:
             answer = await self._forward(call)
+            status = answer.status
+        except ConnectionError:
+            raise
+        except Exception:
+            status = DEFECT.status
+            raise
         finally:
+            self._count(call, status)
             if call.body is not None:
                 call.body.release()
         return cast(web.StreamResponse, answer)
 
+    def _count(self, call: _Call, status: int) -> None:
+        if status < 200:  # nobody waited for an answer any more, or it was a tunnel
+            call.lane.meter.ended(status)
+        else:
+            call.lane.meter.answered(status, time.perf_counter() - call.started_at)
+
     def refused(self, problem: Problem, request: web.BaseRequest, head: Head) -> None:
         """Say that a call was not made, whoever refused it."""
         del request
+        self._meters.refusals[problem.code] += 1
         if problem is not _NO_ROUTE:
             path = path_of(head.target).decode("latin-1")
             self._log.warning(
@@ -207,7 +226,7 @@ class Forwarder:
         except TokenError as error:
             return _answer(call, self._no_token(call.route.account, error))
         except UpstreamError as error:
-            return _answer(call, broken_upstream(error))
+            return self._upstream_failed(call, error)
         except BodyError:
             return _answer(call, _bad_body(call))
         call.response = response
@@ -217,8 +236,10 @@ class Forwarder:
         transport = call.request.transport  # the server lets go of it before it cancels us
         grant = call.head.grant + (call.lane.grant if may_become_page(call.head) else ())
         try:
+            call.lane.meter.streams += 1
             return await relay(call.request, response, rewrite, grant)
         except UpstreamError:
+            call.lane.meter.upstream_errors[CUT_SHORT] += 1
             self._log.warning("request.cut_short", route=call.route.name)
             call.cut_short = True
             return cut_off(transport)
@@ -226,17 +247,24 @@ class Forwarder:
             cut_off(transport)
             raise
         finally:
+            call.lane.meter.streams -= 1
             await response.aclose()
 
     async def _switch(
         self, call: _Call, response: UpstreamResponse, rewrite: Rewrite
     ) -> web.Response | Written:
+        call.lane.meter.tunnels += 1
         try:
             return await tunnel(call.request, response, rewrite, self._tunnel_buffer)
         except UpstreamError as error:
-            return _answer(call, broken_upstream(error))
+            return self._upstream_failed(call, error)
         finally:
+            call.lane.meter.tunnels -= 1
             await response.aclose()
+
+    def _upstream_failed(self, call: _Call, error: UpstreamError) -> web.Response:
+        call.lane.meter.upstream_errors[kind_of(error)] += 1
+        return _answer(call, broken_upstream(error))
 
     def _no_token(self, account: str, error: TokenError) -> Problem:
         if isinstance(error, LoginRequired) and self._login_needed is not None:
@@ -283,7 +311,9 @@ class Forwarder:
         await rejected.aclose()
         call.replayed = True
         response = await self._attempt(call, token)
-        if response.status in call.route.retry_statuses:
+        rejected_again = response.status in call.route.retry_statuses
+        call.lane.meter.replays["rejected" if rejected_again else "accepted"] += 1
+        if rejected_again:
             gate = self._gates.get(call.route, OPEN)
             self._gates[call.route] = replay_rejected(gate, time.monotonic())
         else:

@@ -14,6 +14,7 @@ from bearerd.core.sandbox import SANDBOX
 from bearerd.core.targets import Route, build_target
 from bearerd.core.tokens import TokenSet
 from bearerd.forward.pool import UpstreamPool
+from bearerd.meters import Meters
 from bearerd.tokens.manager import TokenManager
 
 
@@ -22,7 +23,7 @@ class Lane:
 
     `current` has the token for calls that can be sent at once, if there is one; never where more has to be known of a
     call. `tells` says that the upstream is told of clients. `own` is the lane for calls with a credential of the client's
-    own, where that may be. `grant` are fields of an answer that a browser may show as a page.
+    own, where that may be. `meter` counts them. `grant` are fields of an answer that a browser may show as a page.
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class Lane:
         "current",
         "grant",
         "manager",
+        "meter",
         "own",
         "route",
         "shelf",
@@ -45,6 +47,7 @@ class Lane:
         routes: tuple[Route, ...],
         manager: TokenManager,
         pool: UpstreamPool,
+        meters: Meters,
         rules: FieldRules | None = None,
     ) -> None:
         """`routes` are all there are, in the order of `match_route`. `rules` are the route's unless given."""
@@ -52,11 +55,12 @@ class Lane:
         self.route = route
         self.manager = manager
         self.credential = rules.credential
+        self.meter = meters.of_calls(route.name, route.account if rules.credential else "")
         self.grant: RawFields = () if route.browser_app else SANDBOX
         self.tells = rules.forwarded in {"forwarded", "x-forwarded"}
         waits = rules.credential is None or self.tells
         self.current: Callable[[], TokenSet | None] = _no_token if waits else manager.current
-        self.own = None if rules.own is None else Lane(route, routes, manager, pool, rules.own)
+        self.own = None if rules.own is None else Lane(route, routes, manager, pool, meters, rules.own)
         self.shelf = pool.shelf(route.origin, route.way)
         self._routes = routes
         self._rules = rules
