@@ -52,11 +52,8 @@ from bearerd.trust import Trust, Untrustworthy
 class SystemClock:
     """The machine's clocks and the running event loop's timers."""
 
-    def wall(self) -> float:
-        return time.time()
-
-    def steady(self) -> float:
-        return time.monotonic()
+    wall = staticmethod(time.time)
+    steady = staticmethod(time.monotonic)
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         return asyncio.get_running_loop().call_later(delay_s, callback)

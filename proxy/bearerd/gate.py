@@ -266,7 +266,8 @@ class Client(RequestHandler):
             return
         if self._begun is not None:
             self.go_on()
-        self._queue_early()
+        if self._early is not None:
+            self._queue_early(self._early)
         waiter, self._waiter = self._waiter, None  # who is woken when it is known that a handler is needed
         count = self._request_count
         super().data_received(data)
@@ -316,14 +317,13 @@ class Client(RequestHandler):
     def _begin_early(self) -> None:
         if self._early is None:
             return
-        self._queue_early()
+        self._queue_early(self._early)
         if self._waiter is None or not self._begin():
             self._wake()
 
-    def _queue_early(self) -> None:
-        if self._early is not None:
-            self._messages.appendleft(self._early)
-            self._early = None
+    def _queue_early(self, early: tuple[RawRequestMessage | _ErrInfo, StreamReader]) -> None:
+        self._messages.appendleft(early)
+        self._early = None
 
     def answer(self, data: bytes) -> None:
         """The call that was begun is over, with this."""

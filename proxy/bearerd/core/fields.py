@@ -61,8 +61,8 @@ class Fields:
 
     def every(self, name: bytes) -> list[bytes]:
         """All values of the field called `name`."""
-        places = self.names.places.get(name)
-        return [] if places is None else [self.values[place] for place in places]
+        places = self.names.places.get(name, ())
+        return [self.values[places[0]]] if len(places) == 1 else [self.values[place] for place in places]
 
     @property
     def size(self) -> int:

@@ -14,7 +14,7 @@ from bearerd.core.sandbox import MARKS, WORKER, may_become_page
 from bearerd.core.tokens import TokenSet
 from bearerd.forward.lanes import Lane
 from bearerd.forward.spool import Spool
-from bearerd.forward.upstream import Connection, UpstreamRequest
+from bearerd.forward.upstream import Connection
 from bearerd.meters import LEFT
 
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
@@ -79,8 +79,7 @@ class DirectCall:
         if body is not None:
             self.body = body
             message += body.take()
-        request = UpstreamRequest(head.method, message, idle_s=lane.route.response_idle_s)
-        self.connection.begin(request, self)
+        self.connection.begin_whole(message, lane.route.response_idle_s, self)
 
     def abandon(self) -> None:
         """Nobody waits for the answer."""

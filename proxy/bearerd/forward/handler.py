@@ -7,6 +7,7 @@ from typing import Final, cast
 
 import structlog
 from aiohttp import StreamReader, web
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from bearerd.core.fields import Fields
 from bearerd.core.guard import Head
@@ -141,7 +142,7 @@ class Forwarder:
         if isinstance(lane, Problem) or not is_ordinary(head):
             return None
         token = lane.current()
-        body = self._spool(payload, head, lane.route)
+        body = None if payload is EMPTY_PAYLOAD else self._spool(payload, head, lane.route)
         if token is None or (body is not None and _may_be_in_vain(head, body)):
             return None
         connection = self._pool.take(lane.shelf)

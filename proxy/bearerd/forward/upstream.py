@@ -180,22 +180,29 @@ class Connection(BaseProtocol):
     def alive(self) -> bool:
         return self.transport is not None and not self.transport.is_closing()
 
-    def begin(self, request: UpstreamRequest, receiver: Receiver | None = None) -> None:
-        """Send a request. Without a `receiver` the outcome is to be asked for with `response`."""
-        assert self.transport is not None  # noqa: S101  # only live connections are handed out
-        self._busy = True
-        self._keep = self._received = False
-        self._sent = request.body is None
+    def begin(self, request: UpstreamRequest) -> None:
+        """Send a request. The outcome is to be asked for with `response`."""
+        self.begin_whole(request.head, request.idle_s)
         self._with_body = request.method != "HEAD"
         self._asked = request.upgrade
         self._expectation = request.expectation
-        self._outcome = None
-        self._receiver = receiver
-        self.transport.write(request.head)
         if request.body is not None:
+            self._sent = False
             self.pump = asyncio.create_task(self._send_body(request.body, chunked=request.chunked))
-        if request.idle_s is not None:
-            self._watch = _Watch(self, request.idle_s)
+
+    def begin_whole(self, message: bytes, idle_s: float | None, receiver: Receiver | None = None) -> None:
+        """Send a request that is all in `message`, is no HEAD, and asks for nothing but an answer. `receiver` gets that.
+
+        `idle_s` is as in `UpstreamRequest`.
+        """
+        assert self.transport is not None  # noqa: S101  # only live connections are handed out
+        self._busy = self._sent = self._with_body = True
+        self._keep = self._received = False
+        self._asked = self._expectation = self._outcome = None
+        self._receiver = receiver
+        self.transport.write(message)
+        if idle_s is not None:
+            self._watch = _Watch(self, idle_s)
 
     async def response(self) -> UpstreamResponse:
         """The response to the request that was begun, once its head is here. Raises UpstreamError, BodyError."""
