@@ -56,6 +56,7 @@ BY_LOGIN = Policy(renewable=False)
 DOWN = Failure(FailureKind.TRANSIENT, "the token endpoint cannot be reached")
 REFUSED = Failure(FailureKind.PERMANENT, "the token endpoint says invalid_client")
 REJECTED = Failure(FailureKind.GRANT_REJECTED, "the token endpoint says invalid_grant")
+UNCHANGED = Failure(FailureKind.UNCHANGED, "the source gave the very token again")
 UNKNOWN = Failure(FailureKind.OUTCOME_UNKNOWN, "the token endpoint broke off its answer")
 
 
@@ -408,6 +409,32 @@ class TestRejectedCalls:
         state, actions = transition(state, Ticked(), 1101.0, RENEWABLE)
         assert actions == (StartRefresh(1, rejected=True),)
         assert step(state, RefreshSucceeded(token(2), 1), 1101.0) == Active(token(2))
+
+    def test_what_was_refused_is_an_answer_again_where_there_is_no_other(self) -> None:
+        """A source may have no other token, and nothing to tell of its end: a 401 must not cost it all that come later."""
+        state = step(Active(token()), CallRejected(1), 1100.0)
+        state = step(state, RefreshFailed(UNCHANGED, 1, 0.0), 1100.0)
+        assert transition(state, Ticked(), 1101.0, RENEWABLE)[1] == (StartRefresh(1, rejected=True),)
+        for at in (1101.0, 1150.0, 1969.5):
+            state = step(step(state, Ticked(), at), RefreshFailed(UNCHANGED, 1, 0.0), at)
+            assert decide_call(state, at, RENEWABLE) == Use(token())
+        assert next_wakeup(state, RENEWABLE) == 1970.0
+        state, actions = transition(state, Ticked(), 1970.0, RENEWABLE)
+        assert actions == (StartRefresh(1, rejected=False),)
+        assert decide_call(state, 1970.0, RENEWABLE) == Wait(1980.0)
+
+    def test_a_token_that_a_suspend_has_ended_is_waited_for_though_there_was_no_other_before(self) -> None:
+        state = step(Active(token()), CallRejected(1), 1100.0)
+        state = step(state, RefreshFailed(UNCHANGED, 1, 0.0), 1100.0)
+        assert decide_call(step(state, Ticked(), 9000.0), 9000.0, RENEWABLE) == Wait(9010.0)
+
+    def test_a_refusal_so_late_that_a_refresh_is_needed_anyway_takes_what_there_is(self) -> None:
+        assert transition(Active(token()), CallRejected(1), 1969.9, RENEWABLE)[1] == (
+            StartRefresh(1, rejected=True),
+        )
+        assert transition(Active(token()), CallRejected(1), 1970.0, RENEWABLE)[1] == (
+            StartRefresh(1, rejected=False),
+        )
 
     def test_nothing_can_be_forced_from_a_token_without_successor(self) -> None:
         last = Active(token(refresh=None))

@@ -31,6 +31,7 @@ class ScriptedSource:
         self.defect: Exception | None = None
         self.spent: list[str | None] = []
         self.dirty = False
+        self.constant = False  # one token, again and again
         self.closed = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -47,6 +48,8 @@ class ScriptedSource:
         await self.gate.wait()
         if self.defect is not None:
             raise self.defect
+        if self.constant:
+            return Granted(Secret("a"), self.lifetime_s)
         return self.failure or Granted(Secret(f"a{number}"), self.lifetime_s, Secret(f"r{number}"))
 
     def changed(self) -> bool:
@@ -522,6 +525,22 @@ class TestRejectedCalls:
         with pytest.raises(TokenUnavailable, match="the very token again"):
             await account.manager.force_refresh(sent.generation)
         assert (await account.manager.token()).generation == 1
+
+    async def test_a_source_that_has_no_other_token_is_believed_when_the_time_of_that_is_over(
+        self, account: Account
+    ) -> None:
+        """One 401, for whatever reason, and the account of a configured token would have ended an hour later."""
+        account.source.constant = True
+        await account.manager.start()
+        sent = await account.manager.token()
+        with pytest.raises(TokenUnavailable, match="the very token again"):
+            await account.manager.force_refresh(sent.generation)
+        for _ in range(300):
+            await account.later(10)
+            assert (await account.manager.token()).access_token == sent.access_token
+        account.clock.suspend(86_400)
+        assert (await account.manager.token()).access_token == sent.access_token
+        assert account.manager.current() is not None
 
     async def test_a_sibling_s_token_is_adopted_before_anything_is_spent(self, account: Account) -> None:
         await account.manager.start()

@@ -19,6 +19,7 @@ class FailureKind(StrEnum):
     PERMANENT = "permanent"  # the client or the request is refused: a person must change something
     GRANT_REJECTED = "grant_rejected"  # invalid_grant: the login is over
     POSTPONED = "postponed"  # nothing was sent: the reply could not be kept, or it is not this process's turn
+    UNCHANGED = "unchanged"  # the source has no other token than the one that an API refused
     OUTCOME_UNKNOWN = "outcome_unknown"  # the request left and no reply came: it may have been spent
 
 
@@ -247,7 +248,8 @@ Event = Started | TokenStored | Ticked | SourceChanged | CallRejected | RefreshE
 class StartRefresh:
     """Begin the one refresh that may be in flight, from generation `basis`.
 
-    `rejected` says that an API refused that generation: the same access token again is no success.
+    `rejected` says that an API refused that generation: the same access token again is no success. From the mandatory
+    instant on it is one: there may be no other, and nothing but that API's word against it.
     """
 
     basis: int
@@ -265,6 +267,7 @@ Step = tuple[State, tuple[Action, ...]]
 # ---------------------------------------------------------------- time
 
 _REFUSALS: Final = frozenset({FailureKind.PERMANENT, FailureKind.GRANT_REJECTED})
+_BY_MANDATORY: Final = frozenset({FailureKind.POSTPONED, FailureKind.UNCHANGED})
 
 
 def effective_now(wall: float, steady: float, since_wall: float, since_steady: float) -> float:
@@ -301,12 +304,12 @@ def freshness(token: TokenSet, jitter: float, now: float, policy: Policy) -> Fre
 def retry_at(backoff: Backoff, token: TokenSet | None, policy: Policy) -> float:
     """When the next attempt is due: our own delay is cut to 30 s once the token has expired.
 
-    A client that is refused for good is not retried faster for it. What was postponed is due by the mandatory
-    instant at the latest.
+    A client that is refused for good is not retried faster for it. What was postponed, or to have another token than one
+    that was refused, is due by the mandatory instant at the latest.
     """
     if backoff.failure.kind in _REFUSALS:
         return backoff.until
-    if was_put_off(backoff) and token:
+    if backoff.failure.kind in _BY_MANDATORY and token:
         return min(backoff.until, max(mandatory_at(token, policy), backoff.failed_at))
     expired_at = max(token.expires_at, backoff.failed_at) if token else backoff.failed_at
     return max(backoff.not_before, min(backoff.until, expired_at + policy.backoff_expired_s))
@@ -351,7 +354,7 @@ def transition(state: State, event: Event, now: float, policy: Policy) -> Step:
         case TokenStored():
             return _token_stored(state, event)
         case SourceChanged():
-            return _begin(state, now) if _can_refresh(state, policy) else (state, ())
+            return _begin(state, now, policy) if _can_refresh(state, policy) else (state, ())
         case CallRejected(generation=generation):
             return _call_rejected(state, generation, now, policy)
         case RefreshSucceeded() | TokenBorrowed() | RefreshFailed():
@@ -448,7 +451,7 @@ def _tick(state: State, now: float, policy: Policy) -> Step:
         return _without_refresh(state, now)
     if isinstance(phase, Backoff) and now < (next_wakeup(state, policy) or now):
         return state, ()
-    return _begin(state, now)
+    return _begin(state, now, policy)
 
 
 def _wants_refresh(state: State, now: float, policy: Policy) -> bool:
@@ -483,12 +486,14 @@ def _without_refresh(state: State, now: float) -> Step:
             return LoginRequired(NEVER_LOGGED_IN), (Settle(),)
 
 
-def _begin(state: State, now: float) -> Step:
+def _begin(state: State, now: float, policy: Policy) -> Step:
     basis = generation_of(state)
-    rejected = isinstance(state, Active) and state.rejected
+    rejected = isinstance(state, Active) and state.rejected and now < mandatory_at(state.token, policy)
     match phase_of(state):
         case InFlight():
             return state, ()
+        case Backoff(failure=Failure(kind=FailureKind.UNCHANGED)) if not rejected:
+            phase = InFlight(now, basis)  # what failed was to have another token, and calls did not need that
         case Backoff(failures=failures, reply_lost=reply_lost, failure=failure):
             phase = InFlight(now, basis, failures, reply_lost, failure)
         case _:

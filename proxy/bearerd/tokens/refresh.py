@@ -14,7 +14,7 @@ from bearerd.core.tokens import NOTHING, Borrowed, Granted, TokenSet, Tombstone,
 from bearerd.errors import RefreshLockTimeout, StoreError, StoreUnwritable
 from bearerd.ports import Clock, Observer, RefreshLock, Siblings, TokenSource, TokenStore
 
-SAME_TOKEN = Failure(FailureKind.TRANSIENT, "the source gave the very token again that the API refused")
+SAME_TOKEN = Failure(FailureKind.UNCHANGED, "the source gave the very token again that the API refused")
 LENDER_GONE = Failure(
     FailureKind.POSTPONED,
     "the process that lent its token ended before it had saved its refresh token; the token is used to its end",
