@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import structlog
 from bearerd.control.rendezvous import VaultEntry
 from bearerd.control.siblings import VaultSiblings
 from bearerd.core.accounts import Account, CommandSource, FileSource, OAuthSource, StaticSource
+from bearerd.core.calls import Asker
 from bearerd.core.configuration import Configuration, Store
 from bearerd.core.lifecycle import (
     Event,
@@ -88,20 +89,26 @@ class AccountLog:
         self._heed = heed
         self._log = structlog.get_logger("bearerd.tokens").bind(account=account)
 
-    def changed(self, before: State, event: Event, after: State) -> None:
+    def changed(self, before: State, event: Event, after: State, askers: Sequence[Asker]) -> None:
         if self._heed is not None:
             self._heed(self._account, after)
+        first = _describe(askers)
         match event:
             case RefreshSucceeded(token=token):
                 self._log.info(
-                    "token.refreshed", generation=token.generation, lifetime_s=round(token.lifetime_s)
+                    "token.refreshed",
+                    generation=token.generation,
+                    lifetime_s=round(token.lifetime_s),
+                    **first,
                 )
             case TokenBorrowed(token=token):
-                self._log.info("token.borrowed", generation=token.generation)
+                self._log.info("token.borrowed", generation=token.generation, **first)
             case TokenStored(token=token):
                 self._log.info("token.stored", generation=token.generation)
             case RefreshFailed(failure=failure):
-                self._log.warning("token.refresh_failed", kind=str(failure.kind), reason=failure.reason)
+                self._log.warning(
+                    "token.refresh_failed", kind=str(failure.kind), reason=failure.reason, **first
+                )
         if isinstance(after, LoginRequired) and not isinstance(before, LoginRequired):
             tell = self._log.info if isinstance(event, LoggedOut) else self._log.error
             tell("token.login_required", reason=after.reason)
@@ -114,6 +121,15 @@ class AccountLog:
 
     def defect(self, exc: Exception) -> None:
         self._log.error("token.defect", trace=frames(exc))
+
+
+def _describe(askers: Sequence[Asker]) -> dict[str, object]:
+    """How many calls wait, and which of them has waited longest."""
+    if not askers:
+        return {}
+    first = askers[0]
+    trace = {} if first.trace_id is None else {"trace_id": first.trace_id}
+    return {"waiting": len(askers), "request_id": first.request_id, **trace}
 
 
 def build_source(account: Account, clock: Clock) -> TokenSource:

@@ -17,6 +17,7 @@ from bearerd.core.problems import DEFECT, Problem
 from bearerd.forward.direct import Caller, DirectCall
 from bearerd.forward.handler import Forwarder
 from bearerd.forward.reply import Written, answer_preflight, answer_problem, end_with
+from bearerd.ids import identify
 from bearerd.privacy import frames
 
 
@@ -100,7 +101,7 @@ class Front:
         except ConnectionError:
             raise
         except Exception as exc:  # noqa: BLE001  # one call's defect must not show its values, nor end the daemon
-            self._log.error("request.defect", trace=frames(exc))
+            self._log.error("request.defect", trace=frames(exc), **identify(head))
             return answer_problem(DEFECT, head)
 
     def _refused(self, request: web.BaseRequest, head: Head, problem: Problem) -> web.Response | Written:

@@ -38,8 +38,9 @@ from bearerd.core.limits import (
 from bearerd.core.problems import Problem
 from bearerd.forward.direct import DirectCall
 from bearerd.forward.pieces import READ_BUFFER, Flow, read_in_pieces
-from bearerd.forward.reply import end_with, last_answer, say_no_more
+from bearerd.forward.reply import end_with, last_answer, say_no_more, unread
 from bearerd.forward.spool import BodyStalled
+from bearerd.ids import identify
 from bearerd.peers import GONE
 
 LEAVING_S: Final = 0.5  # between looks at a client that is kept waiting
@@ -155,9 +156,9 @@ class Gate(web.Server):
             transport.abort()
         await super().shutdown(timeout)
 
-    def tell(self, problem: Problem) -> None:
+    def tell(self, problem: Problem, head: Head) -> None:
         """Log that a client was refused before its request could be read."""
-        self._log.warning("request.unreadable", problem=problem.code)
+        self._log.warning("request.unreadable", problem=problem.code, **identify(head))
 
     def _begin(
         self,
@@ -397,8 +398,9 @@ class Client(RequestHandler):
         if isinstance(exc, ConnectionError):
             raise exc
         problem = _explain(exc) if status == 400 or isinstance(exc, _Refused) else _DEFECT
-        self._gate.tell(problem)
-        return cast(web.StreamResponse, end_with(self.transport, problem))
+        head = unread()
+        self._gate.tell(problem, head)
+        return cast(web.StreamResponse, end_with(self.transport, problem, head))
 
     def _examine(self, data: bytes, *, new: bool) -> None:
         """What state the bytes that came have left the connection in."""
@@ -549,7 +551,7 @@ class _Refusal(asyncio.Protocol):
         if len(self._refusals) > REFUSALS:
             transport.abort()
         else:
-            transport.write(last_answer(problem))
+            transport.write(last_answer(problem, unread()))
             say_no_more(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:

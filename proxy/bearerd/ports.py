@@ -1,10 +1,11 @@
 """What the token manager needs of the world. Adapters live in `oauth`, `sources` and `stores`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol
 
 from bearerd.core.authorization import Transaction
+from bearerd.core.calls import Asker
 from bearerd.core.device import DeviceAuthorization
 from bearerd.core.failures import FailureNote
 from bearerd.core.lifecycle import Event, Failure, State
@@ -136,7 +137,9 @@ class RefreshLock(Protocol):
 class Observer(Protocol):
     """Is told what happens to an account, for logs and people. Must not raise."""
 
-    def changed(self, before: State, event: Event, after: State) -> None: ...
+    def changed(self, before: State, event: Event, after: State, askers: Sequence[Asker]) -> None:
+        """`askers` are the calls that wait for a token by then, the one that has waited longest first."""
+        ...
 
     def unsaved(self, reason: str | None) -> None:
         """A token is in use that the store could not keep, for `reason`; None once it has been kept."""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from bearerd.control.rendezvous import GREETING, Origin
 from bearerd.control.socket import BAD_REQUEST, LINE_LIMIT, LOGINS, NOT_MINE, ControlSocket
 from bearerd.control.terminal import WAYS, TerminalLogins
 from bearerd.core.accounts import Grant, OAuthSource
+from bearerd.core.calls import Asker
 from bearerd.core.lifecycle import Event, Failure, Policy, State
 from bearerd.core.redirects import Landing
 from bearerd.core.tokens import Granted, TokenSet
@@ -68,7 +69,7 @@ class Source(Unused):
 
 
 class Observer(Unused):
-    def changed(self, before: State, event: Event, after: State) -> None: ...
+    def changed(self, before: State, event: Event, after: State, askers: Sequence[Asker]) -> None: ...
 
 
 class Side:

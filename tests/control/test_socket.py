@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from bearerd.control.socket import (
     ControlSocket,
     listen,
 )
+from bearerd.core.calls import Asker
 from bearerd.core.lifecycle import Event, Failure, FailureKind, Policy, State
 from bearerd.core.redaction import Secret
 from bearerd.core.token_formats import HandedToken
@@ -82,7 +83,7 @@ class Numbered:
 class Quiet:
     """An observer that looks away."""
 
-    def changed(self, before: State, event: Event, after: State) -> None:
+    def changed(self, before: State, event: Event, after: State, askers: Sequence[Asker]) -> None:
         pass
 
     def unsaved(self, reason: str | None) -> None:

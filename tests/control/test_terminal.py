@@ -1,7 +1,7 @@
 """A login in a terminal as a conversation: each way to its end, and nothing left pending when one comes to nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -13,6 +13,7 @@ from authorization_servers import ISSUER, PENDING, SERVER, FakeAuthorizationServ
 from bearerd.control.terminal import WAYS, Reply, TerminalLogins, advise
 from bearerd.core.accounts import Grant, OAuthSource
 from bearerd.core.authorization import Callback
+from bearerd.core.calls import Asker
 from bearerd.core.lifecycle import Event, Failure, FailureKind, Policy, State
 from bearerd.core.metadata import Metadata
 from bearerd.core.redaction import Secret
@@ -80,7 +81,7 @@ class Source(Unused):
 
 
 class Observer(Unused):
-    def changed(self, before: State, event: Event, after: State) -> None: ...
+    def changed(self, before: State, event: Event, after: State, askers: Sequence[Asker]) -> None: ...
 
 
 class Server(FakeAuthorizationServer):

@@ -74,7 +74,16 @@ def test_all_that_is_known_of_a_call() -> None:
         "duration_s": 0.123457,
         "replayed": True,
         "token": "0" * 16,
+        "request_id": None,
+        "trace_id": None,
     }
+
+
+def test_what_the_call_is_called_and_its_trace() -> None:
+    head = Head("GET", b"/", (1, 1), ((b"Traceparent", f"00-{'a' * 32}-{'b' * 16}-00".encode()),))
+    head.request_id = "0123"
+    said = json.loads(build_line(Entry(Peer(), head, 200), NOW))
+    assert (said["request_id"], said["trace_id"]) == ("0123", "a" * 32)
 
 
 def test_fingerprints_tell_tokens_apart_and_are_what_the_document_says() -> None:

@@ -1,11 +1,12 @@
 """What `bearerd token --min-valid`, `--force` and `bearerd refresh` want of the manager."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
+from bearerd.core.calls import Asker
 from bearerd.core.lifecycle import NEVER_LOGGED_IN, Event, Failure, FailureKind, Policy, State
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import Granted, TokenSet
@@ -22,7 +23,7 @@ BUSY = Failure(FailureKind.TRANSIENT, "it is busy", 100.0)
 class Strict:
     """An observer to whom nothing untoward may be told."""
 
-    def changed(self, before: State, event: Event, after: State) -> None:
+    def changed(self, before: State, event: Event, after: State, askers: Sequence[Asker]) -> None:
         pass
 
     def unsaved(self, reason: str | None) -> None:

@@ -1,7 +1,7 @@
 """Logins: one at a time of each account, ended only by whoever began it, and nothing lost when one comes to nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,6 +11,7 @@ import pytest
 from authorization_servers import ISSUER, PENDING, FakeAuthorizationServer
 from bearerd.core.accounts import Grant, OAuthSource
 from bearerd.core.authorization import Callback
+from bearerd.core.calls import Asker
 from bearerd.core.device import DeviceAuthorization
 from bearerd.core.lifecycle import Event, Failure, FailureKind, Policy, State
 from bearerd.core.redaction import Secret
@@ -47,7 +48,7 @@ class Quiet:
     def __init__(self) -> None:
         self.alarms: list[str | None] = []
 
-    def changed(self, before: State, event: Event, after: State) -> None: ...
+    def changed(self, before: State, event: Event, after: State, askers: Sequence[Asker]) -> None: ...
 
     def unsaved(self, reason: str | None) -> None:
         self.alarms.append(reason)

@@ -1,12 +1,13 @@
 """The manager: one refresh for everybody, ahead of time, whatever the callers and the clock do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 
+from bearerd.core.calls import Asker
 from bearerd.core.lifecycle import Event, Failure, FailureKind, LoginRequired, Policy, State, token_of
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import Granted, TokenSet, Tombstone, origin_of
@@ -66,10 +67,12 @@ class Recorder:
         self.events: list[Event] = []
         self.defects: list[Exception] = []
         self.alarms: list[str | None] = []
+        self.askers: list[Sequence[Asker]] = []
 
-    def changed(self, before: State, event: Event, after: State) -> None:
+    def changed(self, before: State, event: Event, after: State, askers: Sequence[Asker]) -> None:
         assert before is not after
         self.events.append(event)
+        self.askers.append(askers)
 
     def unsaved(self, reason: str | None) -> None:
         self.alarms.append(reason)
@@ -171,6 +174,18 @@ class TestColdStart:
         tokens = await asyncio.gather(*calls)
         assert {token.generation for token in tokens} == {1}
         assert account.source.attempts == 1
+
+    async def test_whose_calls_wait_is_known_in_the_order_in_which_they_came(self, account: Account) -> None:
+        account.source.gate.clear()
+        await account.manager.start()
+        calls = [asyncio.create_task(account.manager.token(asker=Asker(f"{n}"))) for n in range(3)]
+        calls.append(asyncio.create_task(account.manager.token()))
+        await turns()
+        calls.pop(1).cancel()
+        await turns()
+        account.source.gate.set()
+        await asyncio.gather(*calls)
+        assert account.seen.askers[-1] == (Asker("0"), Asker("2"))
 
     async def test_a_stored_token_is_used_and_nothing_is_spent(self, account: Account) -> None:
         now, origin = account.clock.wall(), origin_of(Secret("seed"))

@@ -1,12 +1,13 @@
 """The refresh protocol: lock, re-read, adopt or spend, save, release."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
+from bearerd.core.calls import Asker
 from bearerd.core.failures import CUT_SHORT, FailureNote, build_mark, build_note
 from bearerd.core.lifecycle import REPLY_LOST, Event, Failure, FailureKind, State
 from bearerd.core.redaction import Secret
@@ -30,8 +31,8 @@ class Alarms:
     def __init__(self, steps: list[str]) -> None:
         self._steps = steps
 
-    def changed(self, before: State, event: Event, after: State) -> None:
-        raise AssertionError(f"the protocol changes no state: {before}, {event}, {after}")
+    def changed(self, before: State, event: Event, after: State, askers: Sequence[Asker]) -> None:
+        raise AssertionError(f"the protocol changes no state: {before}, {event}, {after}, {askers}")
 
     def unsaved(self, reason: str | None) -> None:
         self._steps.append(f"alarm: {reason}")

@@ -30,6 +30,8 @@ COVERED: Final = {
         "added": "forward/test_gate.py: via_names_the_protocol_that_came_in",
         "`Max-Forwards`": "forward/test_gate.py: max_forwards_of_options_counts_down, max_forwards_that_is_used_up_ends_here",
         "`Cookie`": "wire/test_corpora.py: fields_go_upstream_as_they_are; forward/test_handler.py: a_route_without_cookies",
+        "`traceparent`, `tracestate`, `X-Request-Id`": "forward/test_ids.py:"
+        " what_the_client_says_of_a_trace_goes_upstream_as_it_is",
         "framing": "wire/test_corpora.py: a_body_has_one_framing_and_it_is_ours, a_request_may_come_in_any_pieces",
         "`Expect: 100-continue`": "forward/test_handler.py: a_client_that_asks_first_is_told_to_go_on;"
         " forward/test_expectation.py: a_client_that_waits_is_told_by_the_upstream",

@@ -32,12 +32,15 @@ def build_line(entry: Entry, now: float) -> bytes:
         entry.duration_s,
         b"true" if entry.replayed else b"false",
         _text(entry.fingerprint),
+        _text(entry.head.request_id),
+        _text(entry.head.trace_id),
     )
 
 
 _LINE: Final = (
     b'{"time": "%bZ", "client": %b, "uid": %b, "route": %b, "account": %b, "method": %b, "path": %b, "status": %b, '
-    b'"problem": %b, "cut": %b, "bytes_in": %d, "bytes_out": %d, "duration_s": %.6f, "replayed": %b, "token": %b}\n'
+    b'"problem": %b, "cut": %b, "bytes_in": %d, "bytes_out": %d, "duration_s": %.6f, "replayed": %b, "token": %b, '
+    b'"request_id": %b, "trace_id": %b}\n'
 )
 
 

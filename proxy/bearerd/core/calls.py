@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bearerd.core.guard import Head
+from bearerd.core.traces import TraceContext
 
 Cut = Literal["client", "upstream", "stop"]
 """Who ended a call before its answer was whole: the client, the upstream, or this daemon at its own end."""
@@ -17,12 +18,21 @@ class Peer:
     uid: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """A call that waits for a token: what logs call it, the trace it is in, and its place there if that is one of ours."""
+
+    request_id: str
+    trace_id: str | None = None
+    context: TraceContext | None = None
+
+
 @dataclass(slots=True)
 class Entry:
     """One call. `status` is None where no answer was begun. `problem` is the code of an answer of our own.
 
     `received` and `sent` are bytes of bodies, from the client and to it, without framing. `fingerprint` is that of the
-    token the call was last sent with.
+    token the call was last sent with. What it is called, and the trace it is in, its head knows.
     """
 
     peer: Peer

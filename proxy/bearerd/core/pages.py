@@ -136,10 +136,11 @@ def build_login_href(path: str, target: bytes | None = None) -> str:
     return f"{path}?return_to={quote(target, safe='')}" if target else path
 
 
-def build_problem_page(problem: Problem, target: bytes) -> Page:
-    """An error of our own, as the person is to see it who has gone to `target`."""
+def build_problem_page(problem: Problem, target: bytes, request_id: str | None = None) -> Page:
+    """An error of our own, as the person is to see it who has gone to `target`. The log calls it by `request_id`."""
     if problem.login_url:
         return _build_login_needed(problem, problem.login_url, target)
+    asked = () if request_id is None else (", request ", element("code", request_id))
     return build_message(
         problem_title(problem),
         paragraph(f"{sentence(problem.detail)}"),
@@ -148,6 +149,7 @@ def build_problem_page(problem: Problem, target: bytes) -> Page:
             element("code", str(problem.status)),
             ", code ",
             element("code", problem.code),
+            *asked,
             ".",
             class_="soft small",
         ),

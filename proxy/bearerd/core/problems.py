@@ -52,8 +52,8 @@ def problem_title(problem: Problem) -> str:
     return problem.title or TITLES[problem.status]
 
 
-def problem_body(problem: Problem) -> bytes:
-    """The JSON document, ending in a newline for people who read it in a terminal."""
+def problem_body(problem: Problem, request_id: str | None = None) -> bytes:
+    """The JSON document, ending in a newline for people who read it in a terminal. `request_id` is what the log calls it."""
     document = {
         "type": f"urn:bearerd:problem:{problem.code}",
         "title": problem_title(problem),
@@ -63,6 +63,8 @@ def problem_body(problem: Problem) -> bytes:
     }
     if problem.login_url:
         document["login_url"] = problem.login_url
+    if request_id is not None:
+        document["request_id"] = request_id
     return json.dumps(document, indent=2).encode("ascii") + b"\n"
 
 

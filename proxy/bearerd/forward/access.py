@@ -4,6 +4,7 @@ import structlog
 
 from bearerd.core.calls import Entry
 from bearerd.core.targets import path_of
+from bearerd.ids import identify
 
 
 class AccessLog:
@@ -25,7 +26,7 @@ class AccessLog:
                 account=entry.account,
                 status=entry.status,
                 replayed=entry.replayed,
-                **head.client,
+                **identify(head),
                 **({} if entry.cut is None else {"cut": entry.cut}),
                 duration_s=round(entry.duration_s, 6),
             )

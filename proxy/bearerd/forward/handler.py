@@ -9,6 +9,7 @@ import structlog
 from aiohttp import StreamReader, web
 from aiohttp.streams import EMPTY_PAYLOAD
 
+from bearerd.core.calls import Asker
 from bearerd.core.fields import Fields
 from bearerd.core.guard import Head
 from bearerd.core.headers import Rewrite, count_down
@@ -29,6 +30,7 @@ from bearerd.forward.reply import CONTINUE, Written, answer_problem, cut_off, re
 from bearerd.forward.spool import BodyStalled, Disk, Spool, SpoolBudget
 from bearerd.forward.tunnel import CHUNK, hold_back, tunnel
 from bearerd.forward.upstream import BodyError, Connection, UpstreamRequest, UpstreamResponse
+from bearerd.ids import identify, request_id
 from bearerd.meters import LEFT, Meters
 from bearerd.tokens.manager import TokenManager
 
@@ -203,7 +205,7 @@ class Forwarder:
         if problem is not _NO_ROUTE:
             path = path_of(head.target).decode("latin-1")
             self._log.warning(
-                "request.refused", problem=problem.code, method=head.method, path=path, **head.client
+                "request.refused", problem=problem.code, method=head.method, path=path, **identify(head)
             )
 
     def _admit(self, head: Head) -> Lane | Problem:
@@ -241,7 +243,7 @@ class Forwarder:
             return await relay(call.request, response, rewrite, grant)
         except UpstreamError:
             call.lane.meter.upstream_errors[CUT_SHORT] += 1
-            self._log.warning("request.cut_short", route=call.route.name)
+            self._log.warning("request.cut_short", route=call.route.name, **identify(call.head))
             call.cut_short = True
             return cut_off(transport)
         except BaseException:
@@ -277,7 +279,7 @@ class Forwarder:
             return await self._send(call, None)
         manager = call.lane.manager
         begun, call.begun = call.begun, None
-        token = begun.token if begun is not None else manager.current() or await manager.token()
+        token = begun.token if begun is not None else manager.current() or await self._wait_for_token(call)
         response = await self._attempt(call, token, None if begun is None else begun.connection)
         if response.status not in call.route.retry_statuses:
             self._reopen(call.route)
@@ -291,6 +293,12 @@ class Forwarder:
             raise
         return await self._replay(call, response, newer)
 
+    async def _wait_for_token(self, call: _Call) -> TokenSet:
+        return await call.lane.manager.token(asker=_asker(call.head))
+
+    async def _force_refresh(self, call: _Call, rejected: TokenSet) -> TokenSet:
+        return await call.lane.manager.force_refresh(rejected.generation, asker=_asker(call.head))
+
     async def _newer_token(self, call: _Call, manager: TokenManager, sent: TokenSet) -> TokenSet | None:
         """A token worth a replay after `sent` was not taken, or None where the answer is to be relayed."""
         if call.body is not None and not call.body.replayable:
@@ -301,9 +309,11 @@ class Forwarder:
         if not may_force(self._gates.get(call.route, OPEN), time.monotonic()):
             return None
         try:
-            newer = await manager.force_refresh(sent.generation)
+            newer = await self._force_refresh(call, sent)
         except TokenError as error:
-            self._log.warning("request.not_replayed", route=call.route.name, reason=str(error))
+            self._log.warning(
+                "request.not_replayed", route=call.route.name, reason=str(error), **identify(call.head)
+            )
             return None
         # The body went on being sent meanwhile, and may have outgrown what is kept of it.
         return newer if call.body is None or call.body.replayable else None
@@ -383,6 +393,10 @@ def _refuse(route: Route, head: Head) -> Problem | None:
     if route.rules is None:
         return None
     return judge(route.rules, head.method, head.target[len(route.prefix) :], head.headers)
+
+
+def _asker(head: Head) -> Asker:
+    return Asker(request_id(head), head.trace_id, head.context)
 
 
 def _address_of(request: web.BaseRequest) -> str | None:

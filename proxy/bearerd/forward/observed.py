@@ -16,6 +16,7 @@ from bearerd.core.tokens import TokenSet
 from bearerd.forward.direct import Caller, DirectCall
 from bearerd.forward.handler import Forwarder, _Call
 from bearerd.forward.reply import Written, answer_problem
+from bearerd.ids import request_id
 
 _SHUT: Final = Problem(
     503,
@@ -60,6 +61,7 @@ class Observers:
         return any(observer.shut for observer in self._all)
 
     def write(self, entry: Entry) -> None:
+        request_id(entry.head)
         for observer in self._all:
             observer.write(entry)
 

@@ -29,10 +29,10 @@ from bearerd.core.pages import build_problem_page, problem_page_headers, render
 from bearerd.core.problems import Problem, problem_body, problem_headers
 from bearerd.forward.pieces import WRITE_BUFFER
 from bearerd.forward.upstream import UpstreamResponse
+from bearerd.ids import request_id
 
 _BODILESS: Final = frozenset({204, 304})
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-UNREAD: Final = Head("", b"", (1, 1), ())
 _SERVER: Final = f"bearerd/{__version__}"
 
 
@@ -65,10 +65,17 @@ def answer_problem(problem: Problem, head: Head) -> web.Response:
 
 
 def _show(problem: Problem, head: Head) -> tuple[list[tuple[str, str]], bytes]:
+    name = request_id(head)
+    own = [("X-Request-Id", name), ("Server", _SERVER)]
     if not wants_page(head):
-        return [*problem_headers(problem), ("Server", _SERVER)], problem_body(problem)
-    page = build_problem_page(problem, head.target)
-    return [*problem_page_headers(problem, page), ("Server", _SERVER)], render(page)
+        return [*problem_headers(problem), *own], problem_body(problem, name)
+    page = build_problem_page(problem, head.target, name)
+    return [*problem_page_headers(problem, page), *own], render(page)
+
+
+def unread() -> Head:
+    """What is known of a request that could not be read."""
+    return Head("", b"", (1, 1), ())
 
 
 def answer_preflight(fields: RawFields) -> web.Response:
@@ -83,7 +90,7 @@ def _add_fields(response: web.Response, fields: RawFields) -> web.Response:
     return response
 
 
-def last_answer(problem: Problem, head: Head = UNREAD) -> bytes:
+def last_answer(problem: Problem, head: Head) -> bytes:
     """A problem in wire form, after which the connection ends. `head` is what could be read of the request."""
     fields, body = _show(problem, head)
     fields += [("Content-Length", str(len(body))), ("Connection", "close")]
@@ -92,7 +99,7 @@ def last_answer(problem: Problem, head: Head = UNREAD) -> bytes:
     return build_head(start_line, raw) + (b"" if head.method == "HEAD" else body)
 
 
-def end_with(transport: asyncio.Transport | None, problem: Problem, head: Head = UNREAD) -> Written:
+def end_with(transport: asyncio.Transport | None, problem: Problem, head: Head) -> Written:
     """Answer and say that this was all, so that the client stops. What it still sends has not to be read as a request.
 
     The connection is not closed: that would reset it while bytes come in, and the client might lose the answer.

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from bearerd.core.calls import Asker
 from bearerd.core.lifecycle import (
     Active,
     Backoff,
@@ -90,7 +91,7 @@ class TokenManager:
         self._state: State = NoToken()
         self._since = (self._clock.wall(), self._clock.steady())
         self._fresh_until = float("-inf")
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], Asker | None] = {}  # in the order in which they came
         self._task: asyncio.Task[None] | None = None
         self._adoption: asyncio.Task[None] | None = None
         self._works: set[asyncio.Task[Any]] = set()
@@ -146,13 +147,13 @@ class TokenManager:
         """The token that a sibling may be lent now. Begins nothing and waits for nothing."""
         return decide_loan(self._state, self._now())
 
-    async def token(self, min_valid_s: float = 0.0) -> TokenSet:
-        """A token that has not expired, waiting for a refresh where it must.
+    async def token(self, min_valid_s: float = 0.0, *, asker: Asker | None = None) -> TokenSet:
+        """A token that has not expired, waiting for a refresh where it must. `asker` is the call that it is for.
 
         One that is good for less than `min_valid_s` is not given while the first attempt to replace it runs; none
         is begun for that before it is due. Raises TokenUnavailable and LoginRequired.
         """
-        return await self._settle(lambda: self._decide_call(min_valid_s))
+        return await self._settle(lambda: self._decide_call(min_valid_s), asker)
 
     async def refresh(self) -> TokenSet:
         """A newer token than there is, of the refresh in flight or of one begun for this.
@@ -169,13 +170,14 @@ class TokenManager:
             raise LoginRequired(NOTHING_TO_SPEND)
         return await self._settle(lambda: decide_replay(self._state, basis, self._now(), self._policy))
 
-    async def force_refresh(self, rejected: int) -> TokenSet:
+    async def force_refresh(self, rejected: int, *, asker: Asker | None = None) -> TokenSet:
         """A token of another generation than `rejected`, which an API answered with 401.
 
-        If the current one already differs, it is that; else one refresh is forced, shared by all who ask.
+        If the current one already differs, it is that; else one refresh is forced, shared by all who ask. `asker` is the call
+        that it is for.
         Raises TokenUnavailable and LoginRequired.
         """
-        return await self._settle(lambda: self._decide_replay(rejected))
+        return await self._settle(lambda: self._decide_replay(rejected), asker)
 
     def login_started(self) -> None:
         """A person has begun to log in. A token that is good goes on being used."""
@@ -231,29 +233,29 @@ class TokenManager:
         self._dispatch(CallRejected(rejected))
         return decide_replay(self._state, rejected, self._now(), self._policy)
 
-    async def _settle(self, decide: Callable[[], Verdict]) -> TokenSet:
+    async def _settle(self, decide: Callable[[], Verdict], asker: Asker | None = None) -> TokenSet:
         await self._started.wait()
         while True:
             match decide():
                 case Use(token=token):
                     return token
                 case Wait(until=until):
-                    await self._wait(until - self._now())
+                    await self._wait(until - self._now(), asker)
                 case RefuseForNow(reason=reason, retry_after_s=retry_after_s):
                     raise TokenUnavailable(reason, retry_after_s)
                 case RefuseForLogin(reason=reason):
                     raise LoginRequired(reason)
 
-    async def _wait(self, limit_s: float) -> None:
+    async def _wait(self, limit_s: float, asker: Asker | None) -> None:
         """Until the refresh in flight has ended. A waiter that is cancelled cancels nothing else."""
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = asker
         timer = self._clock.call_later(max(limit_s, SHORTEST_SLEEP_S), lambda: _wake(waiter))
         try:
             await waiter
         finally:
             timer.cancel()
-            self._waiters.discard(waiter)
+            del self._waiters[waiter]
 
     def _now(self) -> float:
         return effective_now(self._clock.wall(), self._clock.steady(), *self._since)
@@ -281,7 +283,8 @@ class TokenManager:
             else float("-inf")
         )
         self._arm()
-        self._observer.changed(before, event, state)
+        askers = tuple(asker for asker in self._waiters.values() if asker is not None)
+        self._observer.changed(before, event, state, askers)
 
     def _start_refresh(self, action: StartRefresh) -> None:
         if not self._closed:
