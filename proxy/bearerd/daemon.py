@@ -258,7 +258,7 @@ class Daemon:
         regime = self._regime
         if self._server is not None:
             self._server.pre_shutdown()
-            await self._front.drained(self._configuration.limits.drain_s if drain_s is None else drain_s)
+            await self._server.drained(self._configuration.limits.drain_s if drain_s is None else drain_s)
             regime.observers.ending = "stop"
             await self._server.shutdown(CUT_OFF_S)
         if self._users is not None:

@@ -9,6 +9,7 @@ import asyncio
 import select
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
@@ -45,6 +46,7 @@ from bearerd.peers import GONE
 
 LEAVING_S: Final = 0.5  # between looks at a client that is kept waiting
 LINGER_S: Final = 1.0  # for a client to read the last answer
+FRESH_S: Final = 2.0  # at the end, for the first request of a connection that was opened for one
 REFUSALS: Final = 8  # that are said at the same time; whoever comes beside them is told nothing
 STRANGERS: Final = 1024  # users whose refusal is logged
 _UNREADABLE: Final = Problem(
@@ -104,7 +106,11 @@ class Gate(web.Server):
         self.limits = limits
         self.begin = begin
         self.served = 0
+        self.finishing = False
+        self.fresh_s = FRESH_S
         self.refusals: set[asyncio.Transport] = set()
+        self._empty: asyncio.Event | None = None
+        self._sending_away: asyncio.TimerHandle | None = None
         self._most = connections
         self._full = False
         self._strangers: set[int] = set()
@@ -138,6 +144,8 @@ class Gate(web.Server):
         """One less."""
         self.served -= 1
         self._full = self._full and self.served > self._most // 2
+        if self._empty is not None and not self.served:
+            self._empty.set()
 
     def _tell_of(self, stranger: int) -> None:
         """Once of each."""
@@ -147,11 +155,27 @@ class Gate(web.Server):
 
     def pre_shutdown(self) -> None:
         """Take no new request; those under way come to their end."""
+        self.finishing = True
         for client in self.connections:
             cast(Client, client).finish()
+        self._sending_away = self._loop.call_later(self.fresh_s, self._send_away)
+
+    def _send_away(self) -> None:
+        for client in self.connections:
+            cast(Client, client).leave_if_fresh()
+
+    async def drained(self, limit_s: float) -> None:
+        """Until no client is connected any more, who then has all of its last answer; at most `limit_s` seconds."""
+        if self.served:
+            self._empty = asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limit_s):
+                    await self._empty.wait()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # as the server has it
         """Close every connection; what is under way has `timeout` seconds."""
+        if self._sending_away is not None:
+            self._sending_away.cancel()
         for transport in self.refusals:
             transport.abort()
         await super().shutdown(timeout)
@@ -171,7 +195,15 @@ class Gate(web.Server):
         protocol.taken = payload  # type: ignore[attr-defined]  # a `Client`, always
         if message.version < HttpVersion11 and not message.should_close:
             message = _believe_connection(message)
-        return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
+        return _Request(message, payload, protocol, writer, task, self._loop)
+
+
+class _Request(web.BaseRequest):
+    """One whose answer says that it is the last on its connection, where it is (RFC 9112 section 9.6)."""
+
+    @property
+    def keep_alive(self) -> bool:
+        return not (self._message.should_close or cast(Client, self._protocol).finishing)
 
 
 def _believe_connection(message: RawRequestMessage) -> RawRequestMessage:
@@ -206,7 +238,6 @@ class Client(RequestHandler):
         "_begun",
         "_broken",
         "_early",
-        "_finishing",
         "_gate",
         "_heard_at",
         "_leaving",
@@ -215,6 +246,7 @@ class Client(RequestHandler):
         "_size",
         "_timer",
         "door",
+        "finishing",
         "flow",
         "guard",
         "judge",
@@ -235,7 +267,7 @@ class Client(RequestHandler):
         self._leaving: asyncio.TimerHandle | None = None
         self._early: tuple[RawRequestMessage | _ErrInfo, StreamReader] | None = None  # what is put by
         self._broken = False  # nothing that still comes is a request
-        self._finishing = False
+        self.finishing = False
         self._begun: DirectCall | None = None  # the call under way that needs no handler, or did not till now
         self._offers = False  # the request under way offers an upgrade that the parser does not know
         self.flow: Flow | None = None
@@ -245,6 +277,7 @@ class Client(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         problem = self._gate.judge(self, transport)
         if problem is None:
+            self.finishing = self._gate.finishing
             super().connection_made(transport)
             read_in_pieces(self, transport)
         else:
@@ -280,6 +313,8 @@ class Client(RequestHandler):
         self._wake()
         if not (simple or self._close or self._force_close):
             self._examine(data, new=new)
+        elif simple and self.finishing:
+            self.close()
         self._flow_on()
 
     def _flow_on(self) -> None:
@@ -296,7 +331,7 @@ class Client(RequestHandler):
     def _begin(self) -> bool:
         """Forward the one request that there is, which stays in the queue until it is answered."""
         message, payload = cast(tuple[RawRequestMessage, StreamReader], self._messages[0])
-        if len(self._messages) > 1 or message.should_close or self._finishing:
+        if len(self._messages) > 1 or message.should_close or self.finishing:
             return False
         if self._paused or self._reading_paused:
             return False
@@ -321,6 +356,8 @@ class Client(RequestHandler):
         self._queue_early(self._early)
         if self._waiter is None or not self._begin():
             self._wake()
+            if self.finishing:
+                self.close()
 
     def _queue_early(self, early: tuple[RawRequestMessage | _ErrInfo, StreamReader]) -> None:
         self._messages.appendleft(early)
@@ -379,12 +416,26 @@ class Client(RequestHandler):
             self._leaving = self._loop.call_later(LEAVING_S, self._look_for_client)
 
     def finish(self) -> None:
-        """Take no further request; one whose body is still coming is read to its end."""
-        self._finishing = True
+        """Take no further request. One that is coming is read to its end, and so is the first one of all: the client has
+        connected for it, and could not know.
+        """
+        self.finishing = True
         if self._begun is not None:
             self.go_on()
-        if self._part is not _Part.BODY:
+        if self._is_idle:
+            self.force_close()  # the server's own `close` would leave it open, and deaf
+        elif self._part is _Part.NONE and self._request_count:
             self.close()
+
+    @property
+    def _is_idle(self) -> bool:
+        waits = self._waiter is not None and not self._waiter.done() and self._begun is None
+        return waits and self._part is _Part.NONE and self._request_count > 0
+
+    def leave_if_fresh(self) -> None:
+        """Close a connection that has had no request, and has none coming."""
+        if not self._request_count and self._part is _Part.NONE:
+            self.force_close()
 
     def handle_error(
         self,
@@ -419,13 +470,13 @@ class Client(RequestHandler):
         if message is not None:
             self._offers = message.upgrade
         if self._offers and body.is_eof() and self._has_more(data, body, new=message is not None):
-            self._finishing = True
+            self.finishing = True
         self._size = body.total_bytes
         if not body.is_eof():
             self._wait_for(_Part.BODY)
             return
         self._part = _Part.NONE
-        if self._finishing:
+        if self.finishing:
             self.close()
 
     def _has_more(self, data: bytes, body: StreamReader, *, new: bool) -> bool:
