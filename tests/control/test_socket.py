@@ -663,6 +663,11 @@ class TestClientSide:
             assert min(path.name for path in folder.iterdir()) == "0-starting.new"
             assert not (folder / "0-dead.sock").exists()
 
+    async def test_a_dead_socket_is_left_to_who_only_looks(self, folder: Path) -> None:
+        dead_socket(folder / "0-dead.sock")
+        assert await asyncio.to_thread(Daemons(os.environ, tidy=False).fetch_status) == []
+        assert (folder / "0-dead.sock").exists()
+
     async def test_a_folder_in_place_of_a_socket_is_passed_over(self, folder: Path) -> None:
         (folder / "0-folder.sock").mkdir()
         async with Side().running():

@@ -14,11 +14,13 @@ from bearerd.core.metadata import (
     Metadata,
     MetadataError,
     NoDocument,
+    Offer,
     check_browser_url,
     check_endpoint,
     configured,
     override,
     parse_metadata,
+    parse_named_issuer,
     well_known_urls,
 )
 
@@ -314,3 +316,45 @@ def test_threat_6_whatever_it_is(url: str) -> None:
     assert url.isprintable()
     assert not set(url) & set(SHELL)
     assert shlex.split(url) == [url]
+
+
+def test_what_a_server_lists_of_itself() -> None:
+    found = parse_metadata(
+        ISSUER,
+        document(
+            grant_types_supported=["authorization_code"],
+            token_endpoint_auth_methods_supported=["client_secret_post"],
+            scopes_supported=["openid", 7],
+            code_challenge_methods_supported=["S256"],
+            require_pushed_authorization_requests=True,
+        ),
+    )
+    listed = Offer(
+        ("authorization_code",), ("client_secret_post",), ("openid", "7"), ("S256",), pushed_only=True
+    )
+    assert found.offer == listed
+
+
+@pytest.mark.parametrize("odd", [None, "S256", {}, 1])
+def test_what_is_no_list_says_nothing(odd: object) -> None:
+    found = parse_metadata(ISSUER, document(scopes_supported=odd, code_challenge_methods_supported=odd))
+    assert found.offer == Offer()
+    assert found.pkce
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b'{"issuer": "https://login.test/"}', "https://login.test/"),
+        (b'{"issuer": "http://login.test"}', None),
+        (b'{"issuer": "https://login.test/?x=1"}', None),
+        (b'{"issuer": "https://login.test/\\u001b[31m"}', None),
+        (b'{"issuer": 7}', None),
+        (b"{}", None),
+        (b"[]", None),
+        (b"<html>", None),
+    ],
+)
+def test_the_issuer_that_a_document_names(body: bytes, named: str | None) -> None:
+    """Shown only where it could be configured as it stands."""
+    assert parse_named_issuer(body) == named

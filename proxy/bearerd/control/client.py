@@ -1,6 +1,6 @@
 """Asking the daemons of this user. No more is imported than that takes: `bearerd token` shall be quick.
 
-A socket on which nobody listens is removed; a daemon that says nothing, or no sense, is passed over.
+A daemon that says nothing, or no sense, is passed over.
 """
 
 import json
@@ -38,8 +38,10 @@ _OF_A_STATUS: Final = {"pid", "config", "addresses", "accounts"}  # of another v
 class Daemons:
     """The running daemons of this user. `warning` says why they could not be looked for, if so."""
 
-    def __init__(self, environ: Mapping[str, str], *, token_s: float = TOKEN_S) -> None:
+    def __init__(self, environ: Mapping[str, str], *, token_s: float = TOKEN_S, tidy: bool = True) -> None:
+        """With `tidy`, a socket on which nobody listens is removed when it is found so."""
         self._token_s = token_s
+        self._tidy = tidy
         self.warning: str | None = None
         self.sockets: list[Path] = []
         if not has_sockets():
@@ -93,7 +95,7 @@ class Daemons:
         line = json.dumps(request).encode() + b"\n"
         for path in self.sockets:
             try:
-                reply = json.loads(_converse(path, line, limit_s))
+                reply = json.loads(_converse(path, line, limit_s, tidy=self._tidy))
             except (OSError, ValueError, RecursionError):
                 continue
             if isinstance(reply, dict):
@@ -118,15 +120,16 @@ def parse_refusal(reply: Mapping[str, object]) -> Iterator[TokenError]:
             yield TokenUnavailable(text, retry_after_s)
 
 
-def _converse(path: Path, line: bytes, limit_s: float) -> bytes:
+def _converse(path: Path, line: bytes, limit_s: float, *, tidy: bool) -> bytes:
     """Raises OSError where there is no conversation."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(GREETING_S)
         try:
             sock.connect(str(path))
         except ConnectionRefusedError:
-            with suppress(OSError):
-                path.unlink()
+            if tidy:
+                with suppress(OSError):
+                    path.unlink()
             raise
         if not may_talk(sock) or _read_line(sock, GREETING_S) != GREETING:
             raise ConnectionAbortedError

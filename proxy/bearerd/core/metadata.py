@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bearerd.core.accounts import OAuthSource
@@ -20,6 +20,17 @@ ENDPOINTS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What the server lists of what it does. None where it lists nothing, which says nothing (RFC 8414 section 2)."""
+
+    grants: tuple[str, ...] | None = None
+    client_auth: tuple[str, ...] | None = None
+    scopes: tuple[str, ...] | None = None
+    challenges: tuple[str, ...] | None = None
+    pushed_only: bool = False  # RFC 9126 section 5
+
+
+@dataclass(frozen=True, slots=True)
 class Metadata:
     """The endpoints of an issuer the user configured; each passed `check_endpoint`."""
 
@@ -30,6 +41,7 @@ class Metadata:
     revocation_endpoint: str | None = None
     iss_required: bool = False  # the server says that its callbacks name it (RFC 9207)
     pkce: bool = True  # False where the server lists its methods and S256 is none of them
+    offer: Offer = field(default=Offer(), compare=False)
 
 
 class MetadataError(ValueError):
@@ -90,7 +102,13 @@ def parse_metadata(issuer: str, body: bytes) -> Metadata:
     token_endpoint = _endpoint(document, "token_endpoint")
     if token_endpoint is None:
         raise MetadataError("has no token_endpoint; set token_endpoint in place of issuer")
-    methods = document.get("code_challenge_methods_supported")
+    offer = Offer(
+        grants=_listed(document, "grant_types_supported"),
+        client_auth=_listed(document, "token_endpoint_auth_methods_supported"),
+        scopes=_listed(document, "scopes_supported"),
+        challenges=_listed(document, "code_challenge_methods_supported"),
+        pushed_only=document.get("require_pushed_authorization_requests") is True,
+    )
     return Metadata(
         issuer,
         token_endpoint,
@@ -98,8 +116,23 @@ def parse_metadata(issuer: str, body: bytes) -> Metadata:
         device_authorization_endpoint=_endpoint(document, "device_authorization_endpoint"),
         revocation_endpoint=_endpoint(document, "revocation_endpoint"),
         iss_required=document.get("authorization_response_iss_parameter_supported") is True,
-        pkce=not isinstance(methods, list) or "S256" in methods,
+        pkce=offer.challenges is None or "S256" in offer.challenges,
+        offer=offer,
     )
+
+
+def _listed(document: dict[str, Any], name: str) -> tuple[str, ...] | None:
+    values = document.get(name)
+    return tuple(str(value) for value in values) if isinstance(values, list) else None
+
+
+def parse_named_issuer(body: bytes) -> str | None:
+    """The issuer that a metadata document names, where that could be configured as one; whatever else is in it."""
+    try:
+        named = json.loads(body)["issuer"]
+        return check_browser_url(named) if "?" not in named else None
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return None
 
 
 def _endpoint(document: dict[str, Any], name: str) -> str | None:

@@ -58,14 +58,21 @@ class Dialer:
     async def dial(self, origin: Origin, way: Way, build: Callable[[], P]) -> P:
         """A protocol of `build`'s, connected to `origin`. Raises UpstreamUnreachable, UpstreamTimeout."""
         until = asyncio.get_running_loop().time() + self._connect_s
-        if way.proxy is None:
-            sock = await self._reach(origin, str(origin), until)
-        else:
-            sock = await self._reach(way.proxy.origin, f"the proxy {way.proxy.origin}", until)
-            await _pass_through(sock, way.proxy, origin, until)
+        sock = await self._reach(origin, way, until)
         return await self._attach(sock, origin, way, build, until)
 
-    async def _reach(self, origin: Origin, name: str, until: float) -> socket.socket:
+    async def reach(self, origin: Origin, way: Way) -> socket.socket:
+        """Connected to `origin`, with nothing said there: no TLS yet. Raises UpstreamError, UpstreamTimeout."""
+        return await self._reach(origin, way, asyncio.get_running_loop().time() + self._connect_s)
+
+    async def _reach(self, origin: Origin, way: Way, until: float) -> socket.socket:
+        if way.proxy is None:
+            return await self._connect(origin, str(origin), until)
+        sock = await self._connect(way.proxy.origin, f"the proxy {way.proxy.origin}", until)
+        await _pass_through(sock, way.proxy, origin, until)
+        return sock
+
+    async def _connect(self, origin: Origin, name: str, until: float) -> socket.socket:
         async with _within(until, f"{name} did not accept a connection in time"):
             try:
                 addresses = _literal(origin) or await self._look_up(origin.host, origin.port)

@@ -14,11 +14,16 @@ CONNECT_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. A body over the limit is empty: no reply of use is that long."""
+    """What came back. A body over the limit is empty: no reply of use is that long.
+
+    `retry_after`, `date` and `location` are those fields as they came; the last may have a code in it.
+    """
 
     status: int
     body: bytes = field(repr=False)
     retry_after: str | None
+    date: str | None = None
+    location: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,8 @@ async def exchange(
             method, URL(url, encoded=True), headers=headers, data=data, timeout=timeout, allow_redirects=False
         ) as response:
             body = await _read_capped(response)
-            return Reply(response.status, body, response.headers.get("Retry-After"))
+            fields = (response.headers.get(name) for name in ("Retry-After", "Date", "Location"))
+            return Reply(response.status, body, *fields)
     except aiohttp.ClientSSLError:
         return NoReply("has no certificate that can be trusted", sent=False)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):

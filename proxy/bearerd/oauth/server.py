@@ -71,7 +71,8 @@ class OAuthServer:
         """The endpoints, read again where what is known is older than an hour. A failure is not remembered."""
         if self._metadata is not None and not self._is_old():
             return self._metadata
-        found = await self._discover(self.source.issuer or "")
+        limit_s = min(METADATA_S, self._limit_s)
+        found, _ = await discover(self.session, self.source.issuer or "", limit_s, self.clock)
         if isinstance(found, Failure):
             return found
         self._metadata = override(found, self.source)
@@ -173,20 +174,23 @@ class OAuthServer:
         body = request.body.reveal().encode("ascii")
         return await exchange(self.session, "POST", endpoint, self._limit_s, request.headers, body)
 
-    async def _discover(self, issuer: str) -> Metadata | Failure:
-        """The issuer's metadata, at the first well-known place that has any.
 
-        A document that cannot be believed ends the search: such a server is asked nothing more.
-        """
-        limit_s, failures = min(METADATA_S, self._limit_s), []
-        for url in well_known_urls(issuer):
-            reply = await exchange(self.session, "GET", url, limit_s, (("Accept", "application/json"),))
-            found, final = _parse(issuer, reply, self.clock.wall())
-            if isinstance(found, Metadata) or final:
-                return found
-            failures.append(found)
-        # The last place is asked because the first had none, so what was wrong with the first says more, if anything.
-        return next((failure for failure in failures if failure.reason != _NO_METADATA), failures[-1])
+async def discover(
+    session: aiohttp.ClientSession, issuer: str, limit_s: float, clock: Clock
+) -> tuple[Metadata | Failure, Reply | NoReply]:
+    """The issuer's metadata, at the first well-known place that has any, and what was answered there.
+
+    Each place has `limit_s`. A document that cannot be believed ends the search: such a server is asked nothing more.
+    """
+    failures: list[tuple[Failure, Reply | NoReply]] = []
+    for url in well_known_urls(issuer):
+        reply = await exchange(session, "GET", url, limit_s, (("Accept", "application/json"),))
+        found, final = _parse(issuer, reply, clock.wall())
+        if isinstance(found, Metadata) or final:
+            return found, reply
+        failures.append((found, reply))
+    # The last place is asked because the first had none, so what was wrong with the first says more, if anything.
+    return next((failed for failed in failures if failed[0].reason != _NO_METADATA), failures[-1])
 
 
 def _unreached(endpoint: str, reply: NoReply) -> Failure:
