@@ -11,11 +11,11 @@ from click import Context, Group
 from pydantic_core import PydanticUndefined
 
 from bearerd.cli import main
-from bearerd.cli.status import format_status
+from bearerd.cli.table import Screen, format_all
 from bearerd.core.lifecycle import NEVER_LOGGED_IN
 from bearerd.core.problems import no_token, problem_body
 from bearerd.errors import LoginRequired
-from bearerd.places import CONFIG_VARIABLE
+from bearerd.places import CONFIG_VARIABLE, default_path
 from bearerd.settings import load
 from bearerd.settings.model import NAMED, SINGLE
 from bearerd.settings.sources import HOOK_VARIABLES, UPSTREAM_VARIABLE, variable_name
@@ -174,10 +174,25 @@ def test_the_defaults_the_example_shows(folder: Path) -> None:
 
 
 def test_what_the_first_page_shows_of_a_session_is_what_is_printed() -> None:
-    shown = README.split("$ bearerd status\n")[1].splitlines()[:2]
-    at = {"rfc3339": "2030-01-01T12:00:00+00:00"}
-    account = {"name": "work", "state": "active", "seconds_left": 3512, "last_refresh": at, "problem": None}
-    assert format_status({"accounts": [account]}).splitlines() == shown
+    shown = README.split("$ bearerd status\n")[1].splitlines()[:3]
+    now = 2_000_000_000.0
+    file = str(default_path().resolve())
+    document = {
+        "addresses": ["http://127.0.0.1:6750", "http://[::1]:6750"],
+        "pid": 4711,
+        "config": file,
+        "accounts": [
+            {
+                "name": "work",
+                "state": "active",
+                "expires": {"epoch": now + 3300},
+                "last_refresh": {"epoch": now - 300},
+                "problem": None,
+            }
+        ],
+    }
+    printed = format_all([document], now, Screen()).replace(file, "/home/me/.config/bearerd/bearerd.toml")
+    assert printed.splitlines() == shown
 
 
 def test_commands_of_the_first_page_exist() -> None:

@@ -2,4 +2,4 @@
 
 from bearerd.cli import main
 
-main()
+main(prog_name="bearerd")

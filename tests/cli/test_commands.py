@@ -192,9 +192,10 @@ class TestStatus:
                 assert response.status == 502
             table = await run("status", "--port", str(daemon.port))
             document = await run("status", "--port", str(daemon.port), "--json")
-        header, row = table.out.splitlines()
+        title, header, row = table.out.splitlines()
+        assert title == f"bearerd on {daemon.url} and http://[::1]:{daemon.port}"
         assert header.split("  ")[0] == "ACCOUNT"
-        assert re.fullmatch(r"work +active +\d+ s +\S+\+00:00", row)
+        assert re.fullmatch(r"work +active +in \d+ min +(now|\d+ s ago)", row)
         assert json.loads(document.out)["accounts"][0]["name"] == "work"
         assert "the-static-token" not in table.out + document.out
 
@@ -204,8 +205,8 @@ class TestStatus:
             async with aiohttp.ClientSession() as session, session.get(f"{daemon.url}/x") as response:
                 assert response.status == 503
             ended = await run("status", "--port", str(daemon.port))
-        assert ended.out.splitlines()[1].split() == ["work", "waiting", "-", "-"]
-        assert ended.out.splitlines()[2] == "work: the command ended with status 1; run it by hand to see why"
+        assert ended.out.splitlines()[2].split() == ["work", "waiting", "-", "-"]
+        assert ended.out.splitlines()[3] == "work: the command ended with status 1; run it by hand to see why"
 
     async def test_no_daemon_is_an_error_that_says_how_to_start_one(self, file: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -213,7 +214,8 @@ class TestStatus:
         expected = Ended(1, "", f"bearerd: no bearerd answers on port {port}; start one with: bearerd run\n")
         assert await run("status", "--port", str(port)) == expected
         file.write_text(f"[listen]\nport = {port}\n{STATIC}")
-        assert await run("status", "-c", file) == expected
+        named = await run("status", "-c", file)
+        assert named.err == expected.err.replace("bearerd run\n", f"bearerd run -c {file}\n")
 
     async def test_another_program_on_the_port_is_not_taken_for_one(self) -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

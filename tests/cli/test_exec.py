@@ -271,8 +271,8 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("name", "status", "reason"),
         [
-            ("no-such-command", 127, "no such file or directory"),
-            ("/", 126, "permission denied"),
+            ("no-such-command", 127, "no such file or directory; write its name as it is, or its full path"),
+            ("/", 126, "permission denied; name a program that may be run"),
         ],
     )
     async def test_a_command_that_cannot_be_run(

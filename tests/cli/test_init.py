@@ -232,7 +232,9 @@ class TestOptions:
         (tmp_path / "file").write_text("")
         ended = bearerd(tmp_path, "init", *OIDC, "-o", tmp_path / "file" / "b.toml")
         assert ended.returncode == 1
-        assert ended.stderr.endswith("cannot be written: file exists\n")
+        assert ended.stderr.endswith(
+            "cannot be written: file exists; mend that, or name another file with -o\n"
+        )
         assert ended.stderr.count("\n") == 1
 
 

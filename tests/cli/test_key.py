@@ -66,11 +66,11 @@ class TestFaults:
             (["create"], "Missing argument 'NAME'"),
             (["create", "a b"], "is not a name for a key"),
             (["create", "../x"], "is not a name for a key"),
-            (["create", "new", "--route", "/nowhere"], "'/nowhere' is no route; choose from /github, /"),
-            (["create", "new", "--account", "me"], "'me' is no account; choose from work, hub"),
+            (["create", "new", "--route", "/nowhere"], "there is no route /nowhere; there is /github, /"),
+            (["create", "new", "--account", "me"], "there is no account me; there is work, hub"),
             (["create", "new", "--method", "get"], "'get' is not a method"),
             (["create", "laptop"], "there is a key called laptop already"),
-            (["revoke", "new"], "there is no key called new; those there are: laptop"),
+            (["revoke", "new"], "there is no key new; there is laptop"),
         ],
     )
     def test_a_mistake_changes_nothing(self, setup: Setup, words: list[str], text: str) -> None:

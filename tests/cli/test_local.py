@@ -102,7 +102,8 @@ async def test_a_login_opens_a_port_of_its_own(tmp_path: Path, socket: Path, fil
             problem = json.loads(await curl(socket, "/x"))
             assert problem["code"] == "login_required"
             assert "login_url" not in problem
-            assert "needs a login" not in daemon.log
+            assert f"Account work needs a login: bearerd login work -c {file}\n" in daemon.log
+            assert "/-/" not in daemon.log.partition("listens on")[2].partition("{")[0]
             assert json.loads(await curl(socket, "/-/login/work"))["code"] == "no_such_page"
             async with Terminal("login", "-c", file, "--no-browser") as terminal, Browser() as browser:
                 address = await terminal.until(r"\n(http://\S+/authorize\?\S+)\n")

@@ -1,9 +1,12 @@
 """The command line. Each command is a module, imported when it is used: `bearerd token` must be quick."""
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Final
 
 import click
@@ -54,10 +57,38 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"{__name__}.{cmd_name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """With a question where the name is nearly one: click knows none of ours before they are imported."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, COMMANDS, n=1)
+            question = f"Did you mean {near[0]!r}?" if near else f"There is {', '.join(COMMANDS)}."
+            ctx.fail(f"No such command {name!r}. {question}")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         ctx.meta["bearerd.cores"] = keep_private()
         with exit_codes():
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except OSError as exc:
+                refuse_output(exc)
+                raise
+
+
+def refuse_output(exc: OSError) -> None:
+    """Raises BearerdError if it is what a command prints that cannot be written, as to a full disk.
+
+    Where nobody reads on (EPIPE), click ends without a word.
+    """
+    *_, (frame, _) = walk_tb(exc.__traceback__)
+    if frame.f_code is click.echo.__code__ and exc.errno != errno.EPIPE:
+        reason = os.strerror(exc.errno or 0).lower()
+        raise BearerdError(f"the output cannot be written: {reason}; write it elsewhere") from None
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from bearerd.cli import config_option
+from bearerd.cli.naming import refuse_name
 from bearerd.errors import BearerdError, ConfigError, NotConfigured
 from bearerd.privacy import allow_cores, without_secrets
 
@@ -183,7 +184,7 @@ def choose_route(routes: Sequence[Reached], wanted: str | None) -> Reached | Non
         return routes[0] if len(routes) == 1 else by_prefix.get("/")
     route = by_prefix.get(wanted.rstrip("/") or "/")
     if route is None:
-        raise click.BadParameter(f"there is no route {wanted}; there is {_list(routes)}", param_hint="ROUTE")
+        refuse_name("route", wanted, by_prefix, "ROUTE")
     return route
 
 
@@ -244,8 +245,11 @@ def replace_process(argv: Sequence[str], environment: Mapping[str, str]) -> NoRe
             os.execvpe(argv[0], list(argv), dict(environment))  # noqa: S606  # no shell is what is wanted
         sys.exit(_run(argv, environment))
     except OSError as exc:
-        click.echo(f"bearerd: {argv[0]} cannot be run: {os.strerror(exc.errno or 0).lower()}", err=True)
-        raise click.exceptions.Exit(127 if isinstance(exc, FileNotFoundError) else 126) from None
+        missing = isinstance(exc, FileNotFoundError)
+        cure = "write its name as it is, or its full path" if missing else "name a program that may be run"
+        why = os.strerror(exc.errno or 0).lower()
+        click.echo(f"bearerd: {argv[0]} cannot be run: {why}; {cure}", err=True)
+        raise click.exceptions.Exit(127 if missing else 126) from None
 
 
 def _run(argv: Sequence[str], environment: Mapping[str, str]) -> int:

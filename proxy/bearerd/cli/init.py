@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
+from bearerd.cli.naming import refuse_name
 from bearerd.errors import BearerdError
 
 if TYPE_CHECKING:
@@ -121,9 +122,7 @@ def choose_preset(name: str | None, *, terminal: bool) -> "Preset":
     if name is None:
         raise click.UsageError(f"--provider is missing; there is {', '.join(presets)}")
     if name not in presets:
-        raise click.BadParameter(
-            f"there is no preset {name}; there is {', '.join(presets)}", param_hint="--provider"
-        )
+        refuse_name("preset", name, presets, "--provider")
     return presets[name]
 
 
@@ -248,7 +247,8 @@ def write(text: str, secret: str | None, target: Path, *, force: bool) -> "Loade
             create(file, content)
     except OSError as exc:
         raise BearerdError(
-            f"{exc.filename or target} cannot be written: {os.strerror(exc.errno or 0).lower()}"
+            f"{exc.filename or target} cannot be written: {os.strerror(exc.errno or 0).lower()}; "
+            "mend that, or name another file with -o"
         ) from None
     return loaded
 

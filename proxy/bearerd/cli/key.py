@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from bearerd.cli import config_option
+from bearerd.cli.naming import refuse_name
 
 if TYPE_CHECKING:
     from bearerd.core.client_keys import ClientKey
@@ -90,8 +91,7 @@ def revoke(name: str, path: Path | None) -> None:
     def remove(keys: tuple["ClientKey", ...]) -> Sequence["ClientKey"]:
         kept = [key for key in keys if key.name != name]
         if len(kept) == len(keys):
-            known = ", ".join(key.name for key in keys) or "none"
-            raise click.UsageError(f"there is no key called {name}; those there are: {known}")
+            refuse_name("key", name, [key.name for key in keys], "NAME")
         return kept
 
     file.change(remove)
@@ -137,7 +137,7 @@ def _find_account(configuration: "Configuration", account: str) -> str:
 
 def _find(name: str, names: Iterable[str], option: str, what: str) -> str:
     if name not in names:
-        raise click.BadParameter(f"{name!r} is no {what}; choose from {', '.join(names)}", param_hint=option)
+        refuse_name(what, name, names, option)
     return name
 
 

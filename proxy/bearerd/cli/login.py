@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bearerd.cli import config_option
+from bearerd.cli.naming import refuse_name
 from bearerd.errors import BearerdError, LoginFailed
 from bearerd.privacy import without_own
 
@@ -137,8 +138,7 @@ def load_account(name: str, path: Path | None) -> Any:
     configuration = load(path, {}, os.environ).configuration
     account = configuration.accounts.get(name)
     if account is None:
-        known = ", ".join(sorted(configuration.accounts))
-        raise click.BadParameter(f"there is no account {name}; there is {known}", param_hint="ACCOUNT")
+        refuse_name("account", name, sorted(configuration.accounts), "ACCOUNT")
     return configuration, account
 
 

@@ -1,16 +1,19 @@
 """`bearerd run`: serve in the foreground."""
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bearerd.cli import config_option, port_option
 from bearerd.cli.demo import serve_demo
-from bearerd.errors import NotConfigured
+from bearerd.cli.naming import config_option_for
+from bearerd.errors import ConfigError, NotConfigured
 
 if TYPE_CHECKING:
+    from bearerd.core.configuration import Configuration
     from bearerd.daemon import Daemon
 
 
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
 def command(
     path: Path | None, port: int | None, upstream: tuple[str, ...], log_level: str | None, *, or_demo: bool
 ) -> None:
-    """Serve in the foreground until SIGINT or SIGTERM."""
+    """Serve in the foreground until SIGINT (Ctrl-C) or SIGTERM.
+
+    Example: bearerd run
+    """
     from bearerd import logs, loop, serving
     from bearerd.control.rendezvous import find_origin
     from bearerd.settings import load
@@ -41,25 +47,81 @@ def command(
         click.echo(f"bearerd: warning: {warning}", err=True)
     logs.configure(loaded.configuration.log)
     origin = find_origin(path, os.environ)
-    main = serving.serve(
-        loaded.configuration, lambda running: click.echo(describe(running), err=True), origin
-    )
-    loop.run(main)
+
+    def tell(running: "Daemon") -> None:
+        click.echo(describe(running.status(), loaded.configuration, origin.file), err=True)
+
+    try:
+        loop.run(serving.serve(loaded.configuration, tell, origin))
+    except ConfigError as problem:
+        raise ConfigError(find_twin(str(problem), loaded.configuration.listen.port) or str(problem)) from None
 
 
-def describe(running: "Daemon") -> str:
-    """What a person wants to know when it starts: where it listens, what leads where, who has to log in."""
+def find_twin(problem: str, port: int) -> str | None:
+    """What to say where it is another bearerd of this user that has the port."""
+    from bearerd.control.client import Daemons
+
+    if not problem.startswith("listen.port: ") or " is in use" not in problem:
+        return None
+    for document in Daemons(os.environ).fetch_status():
+        if any(address.endswith(f":{port}") for address in document["addresses"]):
+            served = document["config"] or "no configuration file"
+            return (
+                f"listen.port: a bearerd listens on {port} already, process {document['pid']}, with {served}; "
+                "see bearerd status, stop it, or choose another port with --port or listen.port"
+            )
+    return None
+
+
+def describe(status: Mapping[str, Any], configuration: "Configuration", file: str | None) -> str:
+    """What a person wants to know when it starts: where it listens, what leads where, who has to log in, and what then.
+
+    `file` is the configuration's.
+    """
     from bearerd.control.status import list_places
 
-    status = running.status()
-    lines = [f"bearerd listens on {' and '.join(list_places(status))}"]
-    lines += [
-        f"  {route['prefix']} -> {route['upstream']} with a token of {route['account']}"
-        for route in status["routes"]
-    ]
-    lines += [
-        f"Account {account['name']} needs a login: {account['login_url']}"
-        for account in status["accounts"]
-        if account["login_url"] and account["state"] == "login_required"
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"bearerd listens on {' and '.join(list_places(status))}",
+            *(
+                f"  {route['prefix']} -> {route['upstream']} with a token of {route['account']}"
+                for route in status["routes"]
+            ),
+            *_list_logins(status, configuration, config_option_for(file)),
+            *_list_steps(status, configuration),
+        ]
+    )
+
+
+def _list_logins(status: Mapping[str, Any], configuration: "Configuration", option: str) -> Iterator[str]:
+    """The accounts that only a person can bring to work, and how."""
+    from bearerd.core.accounts import OAuthSource
+
+    for account in status["accounts"]:
+        if account["state"] != "login_required":
+            continue
+        name = account["name"]
+        source = configuration.accounts[name].source
+        command = f"bearerd login {name}{option}"
+        if account["login_url"]:
+            yield f"Account {name} needs a login: {account['login_url']}"
+            yield f"  or in a terminal: {command}"
+        elif isinstance(source, OAuthSource) and source.interactive:
+            yield f"Account {name} needs a login: {command}"
+        else:
+            yield f"Account {name} has no token, and nobody may log in to it here: {account['problem']}"
+
+
+def _list_steps(status: Mapping[str, Any], configuration: "Configuration") -> Iterator[str]:
+    """What to do next: the exact base URL of each route, and where to see how it goes."""
+    base = next(iter(status["addresses"]), None)
+    where = base or "http://localhost"
+    for route in status["routes"]:
+        prefix = "" if route["prefix"] == "/" else route["prefix"]
+        yield f"Give clients {where}{prefix} as base URL, in place of {route['upstream']}"
+    if base is None:
+        yield f"  by the socket alone: curl --unix-socket {status['socket']} {where}/"
+    else:
+        yield f"Status page: {base}/-/"
+    if configuration.keys.use == "required":
+        yield "Each client needs a key, once: bearerd key create NAME"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bearerd.cli import config_option
+from bearerd.cli.naming import config_option_for
 from bearerd.errors import BearerdError
 
 if TYPE_CHECKING:
@@ -22,19 +24,29 @@ FORMAT_VERSION: Final = 1
 @click.option("--port", type=click.IntRange(1, 65535), help="Ask the daemon on this port alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print the status documents.")
 def command(path: Path | None, port: int | None, *, as_json: bool) -> None:
-    """Show the accounts of every running bearerd: expiry, last refresh, what is wrong.
+    """Show the accounts of every running bearerd, and what mends those that are in trouble.
 
     With -c, of those that serve that configuration file.
+
+    Example: bearerd status
     """
     if port is not None:
         document = fetch_status(port)
-        click.echo(json.dumps(document, indent=2) if as_json else format_status(document))
+        _show([document], document if as_json else None)
         return
     documents = _ask_all(path) or [_fetch_configured(path)]
-    if as_json:
-        click.echo(json.dumps({"format_version": FORMAT_VERSION, "daemons": documents}, indent=2))
-    else:
-        click.echo(format_all(documents))
+    _show(documents, {"format_version": FORMAT_VERSION, "daemons": documents} if as_json else None)
+
+
+def _show(documents: list[dict[str, Any]], for_programs: object) -> None:
+    if for_programs is not None:
+        click.echo(json.dumps(for_programs, indent=2))
+        return
+    from time import time
+
+    from bearerd.cli.table import format_all, screen
+
+    click.echo(format_all(documents, time(), screen(sys.stdout, os.environ)))
 
 
 def _ask_all(path: Path | None) -> list[dict[str, Any]]:
@@ -58,20 +70,27 @@ def _fetch_configured(path: Path | None) -> dict[str, Any]:
     from bearerd.settings import load
 
     try:
-        listen = load(path, {}, os.environ).configuration.listen
+        loaded = load(path, {}, os.environ)
     except NotConfigured:
         return fetch_status(DEFAULT_PORT)  # the demo's
-    return fetch_status(listen.port) if listen.hosts or not listen.socket else fetch_by_socket(listen.socket)
+    listen = loaded.configuration.listen
+    option = config_option_for(os.path.realpath(loaded.path) if loaded.path else None)
+    if listen.hosts or not listen.socket:
+        return fetch_status(listen.port, option)
+    return fetch_by_socket(listen.socket, option)
 
 
-def fetch_status(port: int) -> dict[str, Any]:
-    """The status document of the daemon on `port`. Raises BearerdError if none answers there, or not without a key."""
+def fetch_status(port: int, option: str = "") -> dict[str, Any]:
+    """The status document of the daemon on `port`. Raises BearerdError if none answers there, or not without a key.
+
+    `option` is what `bearerd run` needs to start it.
+    """
     from http.client import HTTPConnection
 
-    return _fetch(HTTPConnection("127.0.0.1", port, timeout=5), f"port {port}")
+    return _fetch(HTTPConnection("127.0.0.1", port, timeout=5), f"port {port}", option)
 
 
-def fetch_by_socket(path: str) -> dict[str, Any]:
+def fetch_by_socket(path: str, option: str = "") -> dict[str, Any]:
     """The status document of the daemon on the Unix socket `path`. Raises BearerdError likewise."""
     import socket
     from http.client import HTTPConnection
@@ -81,10 +100,10 @@ def fetch_by_socket(path: str) -> dict[str, Any]:
     sock.settimeout(5)
     with suppress(OSError):  # the request fails, too
         sock.connect(path)
-    return _fetch(connection, path)
+    return _fetch(connection, path, option)
 
 
-def _fetch(connection: "HTTPConnection", place: str) -> dict[str, Any]:
+def _fetch(connection: "HTTPConnection", place: str, option: str) -> dict[str, Any]:
     from http.client import HTTPException
 
     try:
@@ -98,46 +117,5 @@ def _fetch(connection: "HTTPConnection", place: str) -> dict[str, Any]:
     if isinstance(document, dict) and document.get("code") == "key_missing":
         raise BearerdError(f"the bearerd on {place} wants a client key; ask as its user, without --port")
     if not isinstance(document, dict) or "accounts" not in document:
-        raise BearerdError(f"no bearerd answers on {place}; start one with: bearerd run")
+        raise BearerdError(f"no bearerd answers on {place}; start one with: bearerd run{option}")
     return document
-
-
-def format_all(documents: list[dict[str, Any]]) -> str:
-    """A table for each daemon, under a line that tells it from the others where there are several."""
-    if len(documents) == 1:
-        return format_status(documents[0])
-    return "\n\n".join(f"{_title(document)}\n{format_status(document)}" for document in documents)
-
-
-def _title(document: dict[str, Any]) -> str:
-    from bearerd.control.status import list_places
-
-    file = document["config"] or "no configuration file"
-    return f"{' and '.join(list_places(document))}, process {document['pid']}, {file}"
-
-
-def format_status(document: dict[str, Any]) -> str:
-    """A table for people: a line per account, and a line per problem."""
-    rows = [("ACCOUNT", "STATE", "EXPIRES IN", "LAST REFRESH")]
-    for account in document["accounts"]:
-        left = account["seconds_left"]
-        refreshed = account["last_refresh"]
-        rows.append(
-            (
-                account["name"],
-                account["state"],
-                "-" if left is None else f"{left} s",
-                refreshed["rfc3339"] if refreshed else "-",
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    lines += [_trouble(account) for account in document["accounts"] if account["problem"]]
-    return "\n".join(lines)
-
-
-def _trouble(account: dict[str, Any]) -> str:
-    cure = account.get("cure")  # a daemon of an earlier version has none
-    return f"{account['name']}: {account['problem']}{f'; run: {cure}' if cure else ''}"

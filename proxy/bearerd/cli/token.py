@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from bearerd.cli import config_option
+from bearerd.cli.naming import config_option_for, refuse_name
 from bearerd.core import token_formats
 from bearerd.core.token_formats import FORMS, HandedToken
+from bearerd.errors import LoginRequired
 
 if TYPE_CHECKING:
     from bearerd.core.accounts import Account
@@ -84,8 +86,16 @@ def obtain_token(
     if daemons.warning:
         click.echo(f"bearerd: warning: {daemons.warning}", err=True)
     origin = find_origin(path, os.environ)
-    token = daemons.fetch_token(name, origin, min_valid_s=min_valid_s, force=force)
-    return token or _fetch_alone(name, path, min_valid_s=min_valid_s, force=force)
+    try:
+        token = daemons.fetch_token(name, origin, min_valid_s=min_valid_s, force=force)
+        return token or _fetch_alone(name, path, min_valid_s=min_valid_s, force=force)
+    except LoginRequired as problem:
+        raise LoginRequired(name_file(str(problem), name, origin.file)) from None
+
+
+def name_file(text: str, account: str, file: str | None) -> str:
+    """A text that ends in the command for a login: whoever wrote it does not know by which file it is to find the account."""
+    return text + config_option_for(file) if text.endswith(f"bearerd login {account}") else text
 
 
 def _fetch_alone(name: str, path: Path | None, *, min_valid_s: float, force: bool) -> HandedToken:
@@ -96,8 +106,7 @@ def _fetch_alone(name: str, path: Path | None, *, min_valid_s: float, force: boo
     configuration = load(path, {}, os.environ).configuration
     account = configuration.accounts.get(name)
     if account is None:
-        known = ", ".join(sorted(configuration.accounts))
-        raise click.BadParameter(f"there is no account {name}; there is {known}", param_hint="ACCOUNT")
+        refuse_name("account", name, sorted(configuration.accounts), "ACCOUNT")
     _refuse_single_use(account, configuration.store)
     logs.configure(Logging(level="critical"))
     fetching = alone.fetch_token(configuration, account, min_valid_s=min_valid_s, force=force)
