@@ -63,6 +63,8 @@ def write(folder: Path, toml: str) -> Path:
 class Terminal:
     """A command in a terminal of its own, and the person at it. `shown` is what has been on the screen."""
 
+    program: tuple[str, ...] = (sys.executable, "-m", "bearerd")
+
     def __init__(self, *words: str | Path, **variables: str) -> None:
         self._words = tuple(map(str, words))
         self._variables = variables
@@ -85,7 +87,7 @@ class Terminal:
         fcntl.ioctl(self._screen, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", _AT_A_TERMINAL, sys.executable, "-m", "bearerd", *self._words),
+                *(sys.executable, "-c", _AT_A_TERMINAL, *self.program, *self._words),
                 stdin=keyboard,
                 stdout=keyboard,
                 stderr=keyboard,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from bearerd.cli import config_option
+from bearerd.cli.completing import AFTER_DASHES, complete_route
 from bearerd.cli.naming import refuse_name
 from bearerd.errors import BearerdError, ConfigError, NotConfigured
 from bearerd.privacy import allow_cores, without_secrets
@@ -50,6 +51,7 @@ class Exec(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         place = args.index("--") if "--" in args else len(args)
+        ctx.meta[AFTER_DASHES] = "--" in args
         ctx.meta["bearerd.argv"] = tuple(args[place + 1 :])
         return super().parse_args(ctx, args[:place])
 
@@ -58,7 +60,7 @@ class Exec(click.Command):
 
 
 @click.command("exec", cls=Exec)
-@click.argument("route", required=False)
+@click.argument("route", required=False, shell_complete=complete_route)
 @config_option
 @click.option(
     "--env",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
+from bearerd.cli.completing import complete_preset
 from bearerd.cli.naming import refuse_name
 from bearerd.errors import BearerdError
 
@@ -35,7 +36,11 @@ T = TypeVar("T")
 
 
 @click.command("init")
-@click.option("--provider", help="The preset to begin with, such as oidc, google or github.")
+@click.option(
+    "--provider",
+    shell_complete=complete_preset,
+    help="The preset to begin with, such as oidc, google or github.",
+)
 @click.option("--account", help="What the account is to be called. [default: work]")
 @click.option("--issuer", help="The authorization server.")
 @click.option("--client-id", help="What it calls this client.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from bearerd.cli import config_option
+from bearerd.cli.completing import complete_account, complete_route
 from bearerd.cli.naming import refuse_name
 
 if TYPE_CHECKING:
@@ -28,10 +29,21 @@ def command() -> None:
 @click.argument("name")
 @config_option
 @click.option(
-    "--route", "routes", multiple=True, metavar="PREFIX", help="A route it is for; may be given again."
+    "--route",
+    "routes",
+    multiple=True,
+    metavar="PREFIX",
+    shell_complete=complete_route,
+    help="A route it is for; may be given again.",
 )
 @click.option("--method", "methods", multiple=True, help="A method it is for; may be given again.")
-@click.option("--account", "accounts", multiple=True, help="An account it is for; may be given again.")
+@click.option(
+    "--account",
+    "accounts",
+    multiple=True,
+    shell_complete=complete_account,
+    help="An account it is for; may be given again.",
+)
 def create(
     name: str, path: Path | None, routes: Sequence[str], methods: Sequence[str], accounts: Sequence[str]
 ) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bearerd.cli import config_option
+from bearerd.cli.completing import complete_account
 from bearerd.cli.naming import refuse_name
 from bearerd.errors import BearerdError, LoginFailed
 from bearerd.privacy import without_own
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("login")
-@click.argument("account", required=False)
+@click.argument("account", required=False, shell_complete=complete_account)
 @config_option
 @click.option("--device", is_flag=True, help="Type a code in on another device.")
 @click.option(

@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from bearerd.cli import config_option
+from bearerd.cli.completing import complete_account
 from bearerd.cli.login import find_only, get_done, load_account
 from bearerd.errors import LoginFailed
 
 
 @click.command("logout")
-@click.argument("account", required=False)
+@click.argument("account", required=False, shell_complete=complete_account)
 @config_option
 def command(account: str | None, path: Path | None) -> None:
     """Revoke the login of ACCOUNT at the server, and wipe its tokens here.

@@ -6,11 +6,12 @@ from pathlib import Path
 import click
 
 from bearerd.cli import config_option
+from bearerd.cli.completing import complete_account
 from bearerd.cli.token import obtain_token
 
 
 @click.command("refresh")
-@click.argument("account")
+@click.argument("account", shell_complete=complete_account)
 @config_option
 def command(account: str, path: Path | None) -> None:
     """Refresh the token of ACCOUNT, whether it is time for that or not."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from bearerd.cli import config_option
+from bearerd.cli.completing import complete_account
 from bearerd.cli.naming import config_option_for, refuse_name
 from bearerd.core import token_formats
 from bearerd.core.token_formats import FORMS, HandedToken
@@ -23,7 +24,7 @@ INPUT_LIMIT: Final = 64 << 10
 
 
 @click.command("token")
-@click.argument("account")
+@click.argument("account", shell_complete=complete_account)
 @click.argument("operation", required=False)
 @config_option
 @click.option(
