@@ -106,10 +106,14 @@ class RunningDaemon:
         await self._reader
         return status
 
+    def heed(self, line: bytes) -> None:
+        """Take in a line that it has written. Who overrides this has no `log`."""
+        self._said += line
+
     async def _read(self) -> None:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
-            self._said += line
+            self.heed(line)
             found = READY.search(line)
             if found and not self._ready.is_set():
                 self.port = int(found[1] or 0)
