@@ -156,6 +156,7 @@ DEFAULTS = [
         "format",
         "access",
         "audit_required",
+        "traces",
         "peer_uid",
         "kind",
         "key_source",

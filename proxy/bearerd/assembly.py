@@ -47,6 +47,7 @@ from bearerd.stores.vault import VaultFolder, VaultStore
 from bearerd.tokens.logins import Party
 from bearerd.tokens.manager import POLL_S, TokenManager
 from bearerd.tokens.refresh import RefreshProtocol
+from bearerd.tracing import Tracer
 from bearerd.trust import Trust, Untrustworthy
 
 
@@ -84,14 +85,17 @@ def _prepare(trust: Trust, routes: Iterable[Route]) -> None:
 class AccountLog:
     """Tells the log what happens to an account, and `heed` what state it is in."""
 
-    def __init__(self, account: str, heed: Heed | None = None) -> None:
+    def __init__(self, account: str, heed: Heed | None = None, tracer: Tracer | None = None) -> None:
         self._account = account
+        self._tracer = tracer
         self._heed = heed
         self._log = structlog.get_logger("bearerd.tokens").bind(account=account)
 
     def changed(self, before: State, event: Event, after: State, askers: Sequence[Asker]) -> None:
         if self._heed is not None:
             self._heed(self._account, after)
+        if self._tracer is not None:
+            self._tracer.changed(self._account, before, event, after, askers)
         first = _describe(askers)
         match event:
             case RefreshSucceeded(token=token):
@@ -196,28 +200,45 @@ class Holding:
     entry: VaultEntry | None = None
 
 
-def build_holding(account: Account, clock: Clock, vault: Vault, store: Store, heed: Heed) -> Holding:
+def build_holding(
+    account: Account, clock: Clock, vault: Vault, store: Store, heed: Heed, tracer: Tracer | None = None
+) -> Holding:
     """An account as a daemon serves it, kept in `vault` if `store` wants that."""
     kept = vault if needs_vault(account, store) else None
     entry = kept.entry(account) if kept is not None else None
-    party = build_party(account, clock, kept, heed=heed)
-    manager = party.manager if party is not None else build_manager(account, clock, kept)
+    party = build_party(account, clock, kept, heed=heed, tracer=tracer)
+    manager = party.manager if party is not None else build_manager(account, clock, kept, tracer=tracer)
     return Holding(account, manager, party, entry)
 
 
-def build_manager(account: Account, clock: Clock, vault: Vault | None, *, stays: bool = True) -> TokenManager:
+def build_manager(
+    account: Account,
+    clock: Clock,
+    vault: Vault | None,
+    *,
+    stays: bool = True,
+    tracer: Tracer | None = None,
+) -> TokenManager:
     """The manager of an account, kept in `vault` or, where that is None, as long as the process lasts."""
-    return _build_manager(account, build_source(account, clock), clock, vault, stays=stays)
+    return _build_manager(account, build_source(account, clock), clock, vault, stays=stays, tracer=tracer)
 
 
 def build_party(
-    account: Account, clock: Clock, vault: Vault | None, *, stays: bool = True, heed: Heed | None = None
+    account: Account,
+    clock: Clock,
+    vault: Vault | None,
+    *,
+    stays: bool = True,
+    heed: Heed | None = None,
+    tracer: Tracer | None = None,
 ) -> Party | None:
     """As `build_manager`, for an account that a login belongs to; None for any other."""
     if not isinstance(account.source, OAuthSource) or not account.source.spends:
         return None
     server = OAuthServer(account.source, clock, open_session())
-    manager = _build_manager(account, OAuthTokenSource(server), clock, vault, stays=stays, heed=heed)
+    manager = _build_manager(
+        account, OAuthTokenSource(server), clock, vault, stays=stays, heed=heed, tracer=tracer
+    )
     return Party(account.source, server, manager)
 
 
@@ -229,8 +250,9 @@ def _build_manager(
     *,
     stays: bool,
     heed: Heed | None = None,
+    tracer: Tracer | None = None,
 ) -> TokenManager:
-    observer = AccountLog(account.name, heed)
+    observer = AccountLog(account.name, heed, tracer)
     store, lock = vault.open(account) if vault is not None else (MemoryStore(), MemoryLock())
     siblings = VaultSiblings(os.environ, vault.entry(account)) if vault is not None else None
     protocol = RefreshProtocol(source, store, lock, clock, observer, stays=stays, siblings=siblings)

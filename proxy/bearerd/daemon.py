@@ -50,7 +50,9 @@ from bearerd.ports import Clock
 from bearerd.privacy import frames
 from bearerd.regime import Ground, Regime
 from bearerd.stores.client_keys import load_needed
+from bearerd.telemetry import Telemetry, open_telemetry
 from bearerd.tokens.logins import Logins
+from bearerd.tracing import Tracer
 
 CUT_OFF_S: Final = 0.1  # for the server to end what the drain has not
 _NOT_BY_TCP: Final = Problem(
@@ -94,6 +96,7 @@ class Daemon:
         self._local: LocalSocket | None = None
         self._browsers: BrowserLogins
         self._control: ControlSocket | None = None
+        self._telemetry: Telemetry | None = None
         self.logins: Logins
         self.meters = Meters()
         self.port = configuration.listen.port
@@ -125,6 +128,7 @@ class Daemon:
             callers = self._tcp_callers(sockets, opened)
             local = self._listen_locally(opened)
             audit = await self._open_audit()
+            self._telemetry = await self._open_telemetry()
             opened.pop_all()
         self._regime = self._build_regime(pseudonym, reach, audit)
         self._server = self._build_gate(self._regime)
@@ -136,8 +140,11 @@ class Daemon:
 
     def _build_regime(self, pseudonym: str, reach: Reach, audit: AuditLog | None) -> Regime:
         configuration = self._configuration
+        tracer = None if self._telemetry is None else Tracer(self._telemetry, self._clock)
         holdings = {
-            name: build_holding(account, self._clock, self._vault, configuration.store, self._hook.changed)
+            name: build_holding(
+                account, self._clock, self._vault, configuration.store, self._hook.changed, tracer
+            )
             for name, account in configuration.accounts.items()
         }
         parties = {name: holding.party for name, holding in holdings.items() if holding.party is not None}
@@ -152,6 +159,7 @@ class Daemon:
             Disk(spool_folder(), SpoolBudget(limits.spool_total, limits.spool_body)),
             pseudonym,
             self.meters,
+            tracer,
         )
         return Regime(ground, configuration, reach, holdings, audit)
 
@@ -221,6 +229,10 @@ class Daemon:
     def _socket_callers(self) -> Callers:
         return Callers(unix_user, own_users() | self._configuration.listen.socket_uids, _NOT_BY_SOCKET)
 
+    async def _open_telemetry(self) -> Telemetry | None:
+        log = self._configuration.log
+        return await asyncio.to_thread(open_telemetry, log, os.environ) if log.traces else None
+
     async def _open_audit(self) -> AuditLog | None:
         log = self._configuration.log
         if not log.audit:
@@ -271,6 +283,8 @@ class Daemon:
         self._pool.close()
         if regime.audit is not None:
             await regime.audit.aclose()
+        if self._telemetry is not None:
+            await self._telemetry.aclose()
         self._log.info("daemon.stopped")
 
     def status(self) -> dict[str, Any]:

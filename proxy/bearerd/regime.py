@@ -25,12 +25,14 @@ from bearerd.forward.handler import Forwarder
 from bearerd.forward.observed import ObservedForwarder, Observers
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.spool import Disk, SpoolBudget
+from bearerd.forward.traced import TracedForwarder
 from bearerd.front import Front
 from bearerd.hooks import LoginHook
 from bearerd.meters import Meters
 from bearerd.stores.client_keys import ClientKeyFile, KeyRing
 from bearerd.tokens.logins import Party
 from bearerd.tokens.manager import TokenManager
+from bearerd.tracing import Tracer
 
 _LOG: Final = structlog.get_logger("bearerd.daemon")
 
@@ -46,6 +48,7 @@ class Ground:
     disk: Disk
     pseudonym: str
     meters: Meters
+    tracer: Tracer | None = None
 
 
 class Regime:
@@ -63,7 +66,7 @@ class Regime:
         self.reach = reach
         self.holdings = holdings
         self.audit = audit
-        self.observers = self._build_observers()
+        self.observers = self._build_observers(ground.tracer)
         self.managers: dict[str, TokenManager] = {name: holding.manager for name, holding in holdings.items()}
         self._hook = ground.hook
         self.front = Front(self._build_forwarder(ground), ground.pages)
@@ -95,7 +98,11 @@ class Regime:
         return Doorkeeper(policy, KeyRing(ClientKeyFile(Path(keys.file)), _keys_unusable))
 
     def _build_forwarder(self, ground: Ground) -> Forwarder:
-        build = partial(ObservedForwarder, observers=self.observers) if self.observers else Forwarder
+        build: Callable[..., Forwarder] = Forwarder
+        if ground.tracer is not None:
+            build = partial(TracedForwarder, tracer=ground.tracer, observers=self.observers)
+        elif self.observers:
+            build = partial(ObservedForwarder, observers=self.observers)
         return build(
             self.configuration.routes,
             self.managers,
@@ -108,9 +115,9 @@ class Regime:
             login_needed=self._tell_of_login,
         )
 
-    def _build_observers(self) -> Observers:
-        access = (AccessLog(),) if self.configuration.log.access else ()
-        return Observers(*access, *(() if self.audit is None else (self.audit,)))
+    def _build_observers(self, tracer: Tracer | None) -> Observers:
+        access = AccessLog() if self.configuration.log.access else None
+        return Observers(*(observer for observer in (access, self.audit, tracer) if observer is not None))
 
     def _tell_of_login(self, account: str) -> None:
         self._hook.refused(account, self.managers[account].state, self.reach.mend_url(account))

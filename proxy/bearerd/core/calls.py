@@ -20,7 +20,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """A call that waits for a token: what logs call it, the trace it is in, and its place there if that is one of ours."""
+    """A call that waits for a token: what logs call it, the trace it is in, and what it waits in if that is recorded."""
 
     request_id: str
     trace_id: str | None = None

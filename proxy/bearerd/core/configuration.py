@@ -92,7 +92,8 @@ class Logging:
     """`level` as in syslog, lower case; `format` is console, json or auto (console on a terminal).
 
     `audit` is the file that has a line for each call; empty for none. With `audit_required` no call is made while it
-    cannot be written.
+    cannot be written. With `traces` calls are recorded for a collector at `traces_endpoint`, a URL; empty for what standard
+    variables say.
     """
 
     level: str = "info"
@@ -100,6 +101,8 @@ class Logging:
     access: bool = True
     audit: str = ""
     audit_required: bool = False
+    traces: bool = False
+    traces_endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from bearerd.core.fields import Fields, RawFields
 from bearerd.core.limits import HEAD_LIMIT, HEAD_TOO_LARGE
 from bearerd.core.problems import Problem
 from bearerd.core.targets import in_control, path_of
-from bearerd.core.traces import TraceContext, parse_traceparent
+from bearerd.core.traces import Trail, parse_traceparent
 
 _NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 _LOCALHOST: Final = re.compile(rb"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?")
@@ -43,11 +43,11 @@ class Head(Fields):
     """The head of a request as it was read: method, target and fields in raw bytes, version as a pair.
 
     `grant` are fields that whatever answers it has beside its own (`cors.grant`). `key` is the name of the client's key, if
-    it has shown one. `request_id` is what the call is called in logs, once that is asked for; `context` is where it stands
-    in a trace of ours, if it is in one.
+    it has shown one. `request_id` is what the call is called in logs, once that is asked for; `trail` is its way so far,
+    if that is recorded.
     """
 
-    __slots__ = ("context", "grant", "key", "method", "request_id", "target", "version")
+    __slots__ = ("grant", "key", "method", "request_id", "target", "trail", "version")
 
     def __init__(self, method: str, target: bytes, version: tuple[int, int], fields: RawFields) -> None:
         super().__init__(fields)
@@ -57,7 +57,7 @@ class Head(Fields):
         self.grant: RawFields = ()
         self.key: str | None = None
         self.request_id: str | None = None
-        self.context: TraceContext | None = None
+        self.trail: Trail | None = None
 
     def become(self, fields: RawFields, key: str | None) -> None:
         """What it is without the keys that were in it, and whose call it is."""
@@ -66,11 +66,13 @@ class Head(Fields):
 
     @property
     def trace_id(self) -> str | None:
-        """Of the trace that the call is in: ours, or else the client's."""
-        context = self.context
-        if context is None and b"traceparent" in self.names.places:
-            context = parse_traceparent(self.every(b"traceparent"))
-        return None if context is None else context.trace_id
+        """Of the trace that the call is in: the one that is recorded, or else the client's."""
+        if self.trail is not None:
+            return self.trail.context.trace_id
+        client = (
+            None if b"traceparent" not in self.names.places else parse_traceparent(self.every(b"traceparent"))
+        )
+        return None if client is None else client.trace_id
 
 
 def build_guard(

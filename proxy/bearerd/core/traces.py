@@ -1,9 +1,11 @@
-"""Trace contexts, as the field `traceparent` has them (W3C Trace Context, level 2)."""
+"""Trace contexts, as the field `traceparent` has them (W3C Trace Context, level 2), and the way of a call that is recorded."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from bearerd.core.fields import RawFields
 
 SAMPLED: Final = 1  # whoever sent it has recorded it
 RANDOM: Final = 2  # the last seven bytes of the trace's id are random
@@ -45,3 +47,43 @@ def parse_traceparent(values: Sequence[bytes]) -> TraceContext | None:
 
 def build_traceparent(context: TraceContext) -> bytes:
     return b"00-%b-%b-%02x" % (context.trace_id.encode(), context.span_id.encode(), context.flags)
+
+
+def carry(headers: RawFields, context: TraceContext, *, keep_state: bool) -> RawFields:
+    """Fields with `context` in place of what they say of a trace. `tracestate` stays where the trace goes on (section 3.3)."""
+    dropped = {b"traceparent"} if keep_state else {b"traceparent", b"tracestate"}
+    kept = tuple(pair for pair in headers if pair[0].lower() not in dropped)
+    return (*kept, (b"traceparent", build_traceparent(context)))
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """A part of a call: `upstream` each time that it was sent, to `host` and `port`, or `token` for a wait. `ended_at` is None while
+    it goes on; `error` is the kind of what went wrong. Instants are those of the clock that calls are measured by, in seconds.
+    """
+
+    name: Literal["upstream", "token"]
+    span_id: str
+    began_at: float
+    host: str | None = None
+    port: int | None = None
+    ended_at: float | None = None
+    status: int | None = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Trail:
+    """The way of one call that is recorded: its own place in its trace, its client's if that is in one, and its steps."""
+
+    context: TraceContext
+    parent: TraceContext | None
+    began_at: float
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def here(self) -> TraceContext:
+        """The place of what is being done now."""
+        if self.steps and self.steps[-1].ended_at is None:
+            return self.context.at(self.steps[-1].span_id)
+        return self.context

@@ -361,10 +361,9 @@ class Forwarder:
         route, head = call.route, call.head
         length = head.get(b"content-length")
         chunked = call.body is not None and length is None
-        fields = Fields(count_down(head.headers)) if head.method == "OPTIONS" else head
         start = call.lane.build_head(
             head,
-            fields,
+            self._fields_of(head),
             self._via[head.version],
             token,
             length,
@@ -377,6 +376,10 @@ class Forwarder:
         idle_s = route.response_idle_s
         request = UpstreamRequest(head.method, start, call.body, chunked, idle_s, call.upgrade, expectation)
         return await self._pool.send(route.origin, request, route.way, begun)
+
+    def _fields_of(self, head: Head) -> Fields:
+        """What the client's fields are for the upstream."""
+        return Fields(count_down(head.headers)) if head.method == "OPTIONS" else head
 
     def _spool(
         self, content: StreamReader, head: Head, route: Route, ask: Callable[[], None] | None = None
@@ -396,7 +399,7 @@ def _refuse(route: Route, head: Head) -> Problem | None:
 
 
 def _asker(head: Head) -> Asker:
-    return Asker(request_id(head), head.trace_id, head.context)
+    return Asker(request_id(head), head.trace_id, None if head.trail is None else head.trail.here)
 
 
 def _address_of(request: web.BaseRequest) -> str | None:

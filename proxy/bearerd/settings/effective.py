@@ -145,7 +145,10 @@ def _check_log(table: LogTable) -> Iterator[Problem]:
 
 def _build_log(table: LogTable, path_of: PathOf) -> Logging:
     audit = "" if table.audit is None else str(path_of("audit", table.audit).absolute())
-    return Logging(table.level, table.format, table.access, audit, table.audit_required)
+    endpoint = table.traces_endpoint or ""
+    return Logging(
+        table.level, table.format, table.access, audit, table.audit_required, table.traces, endpoint
+    )
 
 
 def _build_limits(table: LimitsTable) -> Limits:

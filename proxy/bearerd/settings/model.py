@@ -198,6 +198,8 @@ class LogTable(Table):
     access: bool = _LOG.access
     audit: PathText | None = None
     audit_required: bool = _LOG.audit_required
+    traces: bool = _LOG.traces
+    traces_endpoint: Annotated[Text, AfterValidator(parse_upstream)] | None = None
 
 
 class Settings(Table):
