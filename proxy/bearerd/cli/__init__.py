@@ -21,8 +21,16 @@ COMMANDS: Final = (
 )
 """Modules of this package, each with a click command named `command`."""
 
+EXIT_STATUS: Final = (
+    "Exit status: 0 done, 1 an error, 2 wrong usage, 4 a login is needed, 78 the configuration is bad. "
+    "An error is a line on standard error that ends in what to do."
+)
 config_option: Final[Callable[[Callable[..., Any]], Callable[..., Any]]] = click.option(
-    "-c", "--config", "path", type=click.Path(path_type=Path), help="The configuration file."
+    "-c",
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    help="The configuration file, in place of $BEARERD_CONFIG and the default one.",
 )
 port_option: Final[Callable[[Callable[..., Any]], Callable[..., Any]]] = click.option(
     "--port", type=click.IntRange(0, 65535), help="Where to listen; 0 lets the system choose."
@@ -91,7 +99,10 @@ def refuse_output(exc: OSError) -> None:
         raise BearerdError(f"the output cannot be written: {reason}; write it elsewhere") from None
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, epilog=EXIT_STATUS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="bearerd")
 def main() -> None:
-    """A localhost HTTP reverse proxy that adds the OAuth token."""
+    """A localhost HTTP reverse proxy that adds the OAuth token.
+
+    Point any client's base URL at it, and the client needs no OAuth. To begin: bearerd demo, or bearerd init.
+    """

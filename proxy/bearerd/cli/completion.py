@@ -10,7 +10,9 @@ SHELLS: Final = ("bash", "zsh", "fish")
 @click.command("completion")
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
-    r"""Print a script by which SHELL completes commands, options, accounts and routes.
+    """Print a completion script for SHELL.
+
+    By it SHELL completes commands, options, accounts and routes.
 
     \b
     bash:  bearerd completion bash > ~/.local/share/bash-completion/completions/bearerd
@@ -20,7 +22,7 @@ def command(shell: str) -> None:
     It holds from the next shell on.
 
     Example: eval "$(bearerd completion bash)"
-    """
+    """  # noqa: D301  # click's mark of lines that stay as they are
     from click.shell_completion import BashComplete, ShellComplete, get_completion_class
 
     from bearerd.cli import main

@@ -17,13 +17,18 @@ FORMAT_VERSION: Final = 1
 
 @click.group("config")
 def command() -> None:
-    """Check the configuration, show what is in effect, or describe it to an editor."""
+    """Check, show or describe the configuration."""
 
 
 @command.command("check")
 @config_option
 def check(path: Path | None) -> None:
-    """Say whether the configuration is good, and warn of what is not wise."""
+    """Say whether the configuration is good.
+
+    Every problem is a line: the setting, what is wrong with it, the cure. So is what works and is not wise.
+
+    Example: bearerd config check -c bearerd.toml
+    """
     from bearerd.settings import load
 
     loaded = load(path, {}, os.environ)
@@ -38,7 +43,12 @@ def check(path: Path | None) -> None:
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(path: Path | None, *, as_json: bool) -> None:
-    """Print the values in effect and where each is from. Secrets are masked."""
+    """Print the values in effect and where each is from.
+
+    Secrets are masked.
+
+    Example: bearerd config show
+    """
     from bearerd.settings import load
 
     loaded = load(path, {}, os.environ)

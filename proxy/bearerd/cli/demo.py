@@ -9,7 +9,12 @@ from bearerd.core.configuration import DEFAULT_PORT
 @click.command("demo")
 @port_option
 def command(port: int | None) -> None:
-    """Run an embedded authorization server and API to try bearerd on. Loopback only."""
+    """Run a demo: an authorization server, an API, and bearerd.
+
+    Loopback only. It prints three commands to try.
+
+    Example: bearerd demo
+    """
     serve_demo(port)
 
 

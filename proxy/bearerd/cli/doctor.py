@@ -21,9 +21,11 @@ FORMAT_VERSION: Final = 1
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(path: Path | None, *, as_json: bool) -> None:
-    """Examine settings, key, vault, locks, permissions and clock: a line each, with a cure.
+    """Examine the set-up: a line for each part, with a cure.
 
-    Nothing is changed. The exit code is 1 if a line begins with FAIL.
+    That is settings, key, vault, locks, permissions and clock. Nothing is changed. The exit code is 1 if a line begins with FAIL.
+
+    Example: bearerd doctor
     """
     import time
 

@@ -71,12 +71,14 @@ class Exec(click.Command):
 )
 @click.pass_context
 def command(ctx: click.Context, route: str | None, path: Path | None, variables: tuple[str, ...]) -> None:
-    """Run CMD with its base-URL variables pointing at the running bearerd.
+    """Run CMD with base URLs that lead to the running bearerd.
 
-    They are those that the routes name in exec_env, those of --env, and API_BASE_URL. ROUTE is a route's prefix; it
+    Its variables are those that the routes name in exec_env, those of --env, and API_BASE_URL. ROUTE is a route's prefix; it
     may be left out if there is one only, or one for /. A variable such as OPENAI_API_KEY is set to a dummy if it is
     not there, for many clients do not start without it; not beside a route with inject = "if-absent", which would send
     it on. The exit status is that of CMD.
+
+    Example: bearerd exec -- python app.py
     """
     argv: tuple[str, ...] = ctx.meta["bearerd.argv"]
     if not argv or not argv[0]:

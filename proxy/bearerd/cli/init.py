@@ -62,10 +62,12 @@ def command(
     force: bool,
     **values: str | None,
 ) -> None:
-    """Write a configuration: what no option says is asked, on a terminal.
+    """Write a configuration from a preset and a few answers.
 
-    A file that is there is not touched without --force. The new one is for its owner only, and is loaded before it
+    What no option says is asked, on a terminal. A file that is there is not touched without --force. The new one is for its owner only, and is loaded before it
     is put in its place.
+
+    Example: bearerd init --provider github
     """
     target = find_target(output, os.environ)
     refuse_existing(target, force=force)

@@ -47,9 +47,13 @@ def command() -> None:
 def create(
     name: str, path: Path | None, routes: Sequence[str], methods: Sequence[str], accounts: Sequence[str]
 ) -> None:
-    """Make a key and print it. It is shown this once: what is kept cannot be turned back into it.
+    """Make a key and print it.
+
+    It is shown this once: what is kept cannot be turned back into it.
 
     It is for all routes, methods and accounts unless some are named. A running bearerd knows it at its next call.
+
+    Example: bearerd key create ci --route /github --method GET
     """
     import secrets
     import time
@@ -81,7 +85,10 @@ def create(
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print a document for programs.")
 def list_(path: Path | None, *, as_json: bool) -> None:
-    """List the keys: their names, their age and what they are limited to."""
+    """List the keys, their age and their limits.
+
+    Example: bearerd key list
+    """
     keys = _load(path)[1].load()
     if as_json:
         document = {"format_version": FORMAT_VERSION, "keys": [_document(key) for key in keys]}
@@ -97,7 +104,12 @@ def list_(path: Path | None, *, as_json: bool) -> None:
 @click.argument("name")
 @config_option
 def revoke(name: str, path: Path | None) -> None:
-    """Take a key back. A running bearerd lets no further call of it in; those under way go on."""
+    """Take a key back.
+
+    A running bearerd lets no further call of it in; those under way go on.
+
+    Example: bearerd key revoke ci
+    """
     _, file = _load(path)
 
     def remove(keys: tuple["ClientKey", ...]) -> Sequence["ClientKey"]:

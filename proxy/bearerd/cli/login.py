@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     "--no-browser", is_flag=True, help="Print the address alone, and take the one the login ends on."
 )
 def command(account: str | None, path: Path | None, *, device: bool, no_browser: bool) -> None:
-    """Log in to ACCOUNT, which may be left out where there is only one.
+    """Log in to ACCOUNT, or to the only one there is.
 
     A running bearerd that serves the account does it; where there is none, this command does. The address to open
     goes to standard output, everything else to standard error.
+
+    Example: bearerd login work --no-browser
     """
     from bearerd.core.opening import find_hindrance
 

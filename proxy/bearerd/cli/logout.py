@@ -18,9 +18,11 @@ from bearerd.errors import LoginFailed
 @click.argument("account", required=False, shell_complete=complete_account)
 @config_option
 def command(account: str | None, path: Path | None) -> None:
-    """Revoke the login of ACCOUNT at the server, and wipe its tokens here.
+    """Revoke the login of ACCOUNT, and wipe its tokens here.
 
-    What could not be revoked is said; the tokens are wiped all the same.
+    What could not be revoked is said; the tokens are wiped all the same. ACCOUNT may be left out where there is only one.
+
+    Example: bearerd logout work
     """
     name = account or find_only(path)
     done = asyncio.run(log_out(name, path))

@@ -14,7 +14,12 @@ from bearerd.cli.token import obtain_token
 @click.argument("account", shell_complete=complete_account)
 @config_option
 def command(account: str, path: Path | None) -> None:
-    """Refresh the token of ACCOUNT, whether it is time for that or not."""
+    """Refresh the token of ACCOUNT now.
+
+    Whether it is time for that or not.
+
+    Example: bearerd refresh work
+    """
     token = obtain_token(account, path, force=True)
     expiry = datetime.fromtimestamp(token.expires_at, UTC).isoformat(timespec="seconds")
     click.echo(f"bearerd: {account} has a new token; it expires at {expiry}", err=True)

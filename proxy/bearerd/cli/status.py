@@ -24,9 +24,9 @@ FORMAT_VERSION: Final = 1
 @click.option("--port", type=click.IntRange(1, 65535), help="Ask the daemon on this port alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print the status documents.")
 def command(path: Path | None, port: int | None, *, as_json: bool) -> None:
-    """Show the accounts of every running bearerd, and what mends those that are in trouble.
+    """Show the accounts of every running bearerd.
 
-    With -c, of those that serve that configuration file.
+    Below each table stands what is wrong, and the command that mends it. With -c, of those that serve that configuration file.
 
     Example: bearerd status
     """

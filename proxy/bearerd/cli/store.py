@@ -35,10 +35,12 @@ def command() -> None:
 @click.option("--key-file", type=_PATH, help="The file of the new key; it is made if it is not there.")
 @click.option("--key-secret-file", type=_PATH, help="A file that holds the new key in base64.")
 def rekey(path: Path | None, source: str, key_file: Path | None, key_secret_file: Path | None) -> None:
-    """Seal the vault with another key: stop every bearerd that uses it first.
+    """Seal the vault with another key.
 
-    The configuration is not edited: the lines it needs go to standard output. What an interrupted run has left
+    Stop every bearerd that uses it first. The configuration is not edited: the lines it needs go to standard output. What an interrupted run has left
     undone is done by the same command.
+
+    Example: bearerd store rekey --key-source file
     """
     import asyncio
 

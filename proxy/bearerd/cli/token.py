@@ -42,11 +42,13 @@ INPUT_LIMIT: Final = 64 << 10
 def command(
     account: str, operation: str | None, path: Path | None, min_valid_s: int, form: str, *, force: bool
 ) -> None:
-    """Print a token of ACCOUNT and a newline on standard output; all else goes to standard error.
+    """Print a token of ACCOUNT for a program.
 
-    Nothing is opened in a browser. The format env is a line ACCESS_TOKEN=value. OPERATION is what git and docker
+    The token and a newline go to standard output, all else to standard error. Nothing is opened in a browser. The format env is a line ACCESS_TOKEN=value. OPERATION is what git and docker
     add when they run a credential helper; other than get there is nothing to do. A helper gives the token to
     whatever host it is asked for: configure it for yours alone.
+
+    Example: bearerd token work --min-valid 300
     """
     if operation is not None and form not in HELPERS:
         raise click.UsageError(f"{operation}: only {' and '.join(HELPERS)} have operations")
