@@ -14,7 +14,7 @@ ALONE = $(BIN)/python -m pytest -m "alone and not soak"
 TOGETHER = $(BIN)/python -m pytest -m "not alone and not soak" --dist worksteal -n $$(getconf _NPROCESSORS_ONLN)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test plain soak lint format bench fuzz clean
+.PHONY: help run test plain soak lint format pages bench fuzz clean
 
 help:  ## show what there is to make
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -44,6 +44,9 @@ lint: $(VENV)/.dev  ## check style, types and the direction of imports
 format: $(VENV)/.dev  ## put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+pages: $(VENV)/.dev  ## write the pages that are made from the program: commands, man pages, schema
+	PYTHONPATH=proxy:tests $(BIN)/python -m pages
 
 bench: .make/bench  ## measure bearerd beside nginx, Envoy, Go and others, into docs/benchmarks.md
 	@PATH="$(CURDIR)/.make/bench-venv/bin:$$PATH" PYTHONPATH=tests \

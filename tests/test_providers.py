@@ -10,6 +10,7 @@ from hatchling.build import build_wheel
 
 from bearerd.core.accounts import ClientAuth, Grant, OAuthSource
 from bearerd.settings import Loaded, load
+from bearerd.settings.documentation import load_document
 from bearerd.settings.presets import (
     Question,
     find_folder,
@@ -199,5 +200,8 @@ def test_what_is_built_has_them(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for preset in PRESETS.values():
             assert archive.read(f"bearerd/providers/{preset.name}.toml").decode() == preset.text
+        shared = {name.partition(".data/data/")[2] for name in archive.namelist()}
+        assert {"share/man/man1/bearerd.1", "share/man/man5/bearerd.toml.5"} <= shared
+        assert archive.read("bearerd/configuration.md").decode() == load_document()
         archive.extractall(tmp_path / "site")
     assert load_presets(tmp_path / "site" / "bearerd" / "providers") == PRESETS
