@@ -34,7 +34,9 @@ class Handed:
         return bool(self.inet) or self.unix is not None
 
     def settle(self, configuration: Configuration) -> Configuration:
-        """`configuration` as these sockets have it. Raises ConfigError where they let in whom it does not."""
+        """`configuration` as these sockets have it, if there are any. Raises ConfigError where they let in whom it does not."""
+        if not self:
+            return configuration
         listen = configuration.listen
         settled = replace(
             listen,

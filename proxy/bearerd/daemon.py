@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import structlog
 
+from bearerd.activation import Handed
 from bearerd.assembly import (
     SystemClock,
     Vault,
@@ -27,14 +28,16 @@ from bearerd.control.login import BrowserLogins
 from bearerd.control.pages import Pages
 from bearerd.control.rendezvous import Origin
 from bearerd.control.socket import ControlSocket
-from bearerd.control.status import build_status
+from bearerd.control.status import build_status, summarise
 from bearerd.control.terminal import TerminalLogins
 from bearerd.core.configuration import Configuration, Keys, Listen
 from bearerd.core.guard import for_socket
+from bearerd.core.lifecycle import State
 from bearerd.core.limits import allowed_connections
 from bearerd.core.problems import Problem
 from bearerd.core.reach import Reach, build_reach
 from bearerd.core.redirects import own_address
+from bearerd.ending import close_all, save_now
 from bearerd.errors import CannotListen, ConfigError, StoreError
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.spool import Disk, SpoolBudget
@@ -50,6 +53,7 @@ from bearerd.ports import Clock
 from bearerd.privacy import frames
 from bearerd.regime import Ground, Regime
 from bearerd.stores.client_keys import load_needed
+from bearerd.supervisor import Supervisor
 from bearerd.telemetry import Telemetry, open_telemetry
 from bearerd.tokens.logins import Logins
 from bearerd.tracing import Tracer
@@ -75,13 +79,23 @@ _NOT_BY_SOCKET: Final = Problem(
 class Daemon:
     """One running bearerd. `start` returns when the port answers; tokens are fetched meanwhile.
 
-    `origin` is where the configuration is from; with none there is no control socket.
+    `origin` is where the configuration is from; with none there is no control socket. `handed` are sockets to listen on in
+    place of those of the configuration. `supervisor` is told how the accounts do.
     """
 
     def __init__(
-        self, configuration: Configuration, clock: Clock | None = None, origin: Origin | None = None
+        self,
+        configuration: Configuration,
+        clock: Clock | None = None,
+        origin: Origin | None = None,
+        *,
+        supervisor: Supervisor | None = None,
+        handed: Handed | None = None,
     ) -> None:
-        self._configuration = configuration
+        """Raises ConfigError where `handed` let in whom the configuration does not."""
+        self._handed = handed or Handed()
+        self._configuration = configuration = self._handed.settle(configuration)
+        self._supervisor = supervisor or Supervisor()
         self._clock = clock or SystemClock()
         self._log = structlog.get_logger("bearerd.daemon")
         self._vault = Vault(configuration.store)
@@ -99,6 +113,7 @@ class Daemon:
         self._telemetry: Telemetry | None = None
         self.logins: Logins
         self.meters = Meters()
+        self.draining = False
         self.port = configuration.listen.port
 
     @property
@@ -136,15 +151,14 @@ class Daemon:
         self._starting = asyncio.create_task(self._start_accounts(self._regime))
         if self._origin is not None:
             self._control = self._build_control(self._origin, self._regime).start(os.environ)
+        self._supervisor.describe(summarise(self.status()))
         self._log.info("daemon.listening", addresses=self.addresses, socket=configuration.listen.socket)
 
     def _build_regime(self, pseudonym: str, reach: Reach, audit: AuditLog | None) -> Regime:
         configuration = self._configuration
         tracer = None if self._telemetry is None else Tracer(self._telemetry, self._clock)
         holdings = {
-            name: build_holding(
-                account, self._clock, self._vault, configuration.store, self._hook.changed, tracer
-            )
+            name: build_holding(account, self._clock, self._vault, configuration.store, self._changed, tracer)
             for name, account in configuration.accounts.items()
         }
         parties = {name: holding.party for name, holding in holdings.items() if holding.party is not None}
@@ -185,7 +199,7 @@ class Daemon:
         return servers
 
     def _listen(self, opened: ExitStack) -> list[socket.socket]:
-        sockets = listen(self._configuration.listen)
+        sockets = list(self._handed.inet) if self._handed else listen(self._configuration.listen)
         for sock in sockets:
             opened.callback(sock.close)
         if sockets:
@@ -196,6 +210,8 @@ class Daemon:
         settings = self._configuration.listen
         if settings.socket is None:
             return None
+        if self._handed.unix is not None:  # its name is the service manager's to take away
+            return opened.enter_context(self._handed.unix)
         self._local = LocalSocket(Path(settings.socket), settings.socket_mode)
         opened.callback(self._local.close)
         try:
@@ -257,10 +273,14 @@ class Daemon:
         await self._vault.key()
         self._log.info("vault.key_read", duration_s=round(self._clock.steady() - began_at, 3))
 
-    async def stop(self, drain_s: float | None = None) -> None:
+    async def stop(self, drain_s: float | None = None) -> bool:
         """Take no new calls, let those in flight finish within `drain_s` (by default the limit that is set), then save
-        what is being refreshed.
+        what is being refreshed. False where tokens are lost, or may be, for they could not be saved.
         """
+        self.draining = True
+        self._supervisor.stopping()
+        self._supervisor.describe(f"ends, with {self._front.in_flight} call(s) under way")
+        self._log.info("daemon.stopping", calls=self._front.in_flight)
         if self._local is not None:
             self._local.close()
         for server in self._servers:
@@ -279,13 +299,24 @@ class Daemon:
         await asyncio.gather(self._starting, return_exceptions=True)
         await self._browsers.aclose()
         await self._hook.aclose()
-        await asyncio.gather(*(manager.aclose() for manager in regime.managers.values()))
+        kept = await close_all(regime.managers.values(), self._supervisor)
         self._pool.close()
         if regime.audit is not None:
             await regime.audit.aclose()
         if self._telemetry is not None:
             await self._telemetry.aclose()
         self._log.info("daemon.stopped")
+        return kept
+
+    async def cut_short(self) -> None:
+        """In place of the rest of `stop`: nothing is waited for but tokens that have come and are not saved yet."""
+        saved = await save_now(self._regime.managers.values())
+        self._log.warning("daemon.cut_short", calls=self._front.in_flight, saved=saved)
+
+    def _changed(self, account: str, state: State) -> None:
+        self._hook.changed(account, state)
+        if not self.draining:
+            self._supervisor.describe(summarise(self.status()))
 
     def status(self) -> dict[str, Any]:
         """The status document."""

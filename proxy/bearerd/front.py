@@ -41,6 +41,11 @@ class Front:
         self._idle: asyncio.Event | None = None
         self._log = structlog.get_logger("bearerd.front")
 
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way, tunnels and our own pages among them."""
+        return self._in_flight
+
     async def drained(self, limit_s: float) -> None:
         """Until no call is in flight, at most `limit_s` seconds."""
         if not self._in_flight:

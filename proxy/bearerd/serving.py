@@ -1,15 +1,27 @@
-"""A daemon as a process: its limits, and the signals that end it."""
+"""A daemon as a process: its limits, who started it, and the signals that end it."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from types import TracebackType
+from typing import Any, Final, Self
 
+import structlog
+
+from bearerd.activation import take_sockets
 from bearerd.control.rendezvous import Origin
 from bearerd.core.configuration import Configuration
 from bearerd.daemon import Daemon
+from bearerd.errors import StoreError
+from bearerd.supervisor import Supervisor
+
+_LOST: Final = (
+    "tokens that had been refreshed could not be saved, and are lost with this process; the log says of which account: "
+    "log in there again with: bearerd login"
+)
 
 
 async def serve(
@@ -17,35 +29,96 @@ async def serve(
 ) -> None:
     """Run until SIGINT or SIGTERM; a second one ends at once. `ready` is called when the port answers.
 
-    `origin` is where the configuration is from.
+    `origin` is where the configuration is from. Raises StoreError where the vault cannot be read, or could not be written
+    to up to the end.
     """
     raise_descriptor_limit()
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
-            loop.add_signal_handler(number, stopping.set)
-    daemon = Daemon(configuration, origin=origin or Origin())
-    await daemon.start()
-    try:
-        await _first_of(daemon.started(), stopping.wait())
-        ready(daemon)
-        await stopping.wait()
+    supervisor = Supervisor.take(os.environ)
+    daemon = Daemon(
+        configuration, origin=origin or Origin(), supervisor=supervisor, handed=take_sockets(os.environ)
+    )
+    supervisor.watch()
+    with Signals() as signals:
+        if not await signals.spare(daemon.start()):
+            return
+        try:
+            if await signals.spare(daemon.started()):
+                supervisor.ready()
+                ready(daemon)
+                await signals.first.wait()
+        finally:
+            await _end(daemon, signals)
+            supervisor.close()
+
+
+async def _end(daemon: Daemon, signals: "Signals") -> None:
+    """In order, unless there is a second signal."""
+    ending = asyncio.ensure_future(daemon.stop())
+    hurry = asyncio.ensure_future(signals.second.wait())
+    await asyncio.wait([ending, hurry], return_when=asyncio.FIRST_COMPLETED)
+    hurry.cancel()
+    if not ending.done():
+        await daemon.cut_short()
+        signals.die()
+    if not ending.result():
+        raise StoreError(_LOST)
+
+
+class Signals:
+    """SIGINT and SIGTERM, while the context is open: the first is to end everything in order, the second at once.
+
+    An interrupt that whoever started us has ignored stays ignored, as for every program that a shell puts into the
+    background.
+    """
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        self._last = signal.SIGTERM
+        self._heeded: list[signal.Signals] = []
+
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):
-                loop.remove_signal_handler(number)
-    finally:
-        await daemon.stop()
+            if number is signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
+                continue
+            with suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
+                loop.add_signal_handler(number, self._hear, number)
+                self._heeded.append(number)
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        for number in self._heeded:
+            loop.remove_signal_handler(number)
 
-async def _first_of(*steps: Coroutine[Any, Any, object]) -> None:
-    """Until one of them has ended; the others are cancelled. Raises what it raised."""
-    tasks = [asyncio.ensure_future(step) for step in steps]
-    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in rest:
-        task.cancel()
-    for task in done:
-        task.result()
+    def _hear(self, number: signal.Signals) -> None:
+        self._last = number
+        (self.second if self.first.is_set() else self.first).set()
+        structlog.get_logger("bearerd.daemon").info("daemon.signal", signal=number.name)
+
+    async def spare(self, step: Coroutine[Any, Any, object]) -> bool:
+        """Until `step` is done. False where a signal came first; it is given up then. Raises what it raises."""
+        doing = asyncio.ensure_future(step)
+        ending = asyncio.ensure_future(self.first.wait())
+        await asyncio.wait([doing, ending], return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if doing.done():
+            doing.result()
+            return True
+        doing.cancel()
+        await asyncio.wait([doing])
+        return False
+
+    def die(self) -> None:
+        """By the last signal, as whoever waits for this process expects it: a shell says 128 and its number."""
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        signal.signal(self._last, signal.SIG_DFL)
+        os.kill(os.getpid(), self._last)
 
 
 def raise_descriptor_limit() -> None:

@@ -24,7 +24,7 @@ MiB = 1 << 20
 
 
 @asynccontextmanager
-async def stopping(daemon: Daemon, drain_s: float = LONG_S) -> AsyncIterator[asyncio.Task[None]]:
+async def stopping(daemon: Daemon, drain_s: float = LONG_S) -> AsyncIterator[asyncio.Task[bool]]:
     """The end has begun, and is over afterwards."""
     task = asyncio.create_task(daemon.stop(drain_s))
     await true(lambda: gate_of(daemon).finishing)

@@ -51,6 +51,18 @@ def build_status(
     }
 
 
+def summarise(document: Mapping[str, Any]) -> str:
+    """The status document as one line."""
+    accounts = document["accounts"]
+    lost = [account for account in accounts if account["state"] == "login_required"]
+    line = f"{', '.join(list_places(document))}; {len(accounts)} account{'s'[: len(accounts) != 1]}"
+    if not lost:
+        return line
+    cures = [account["cure"] for account in lost if account["cure"]]
+    needs = f"{line}, {len(lost)} need{'s'[: len(lost) == 1]} a login"
+    return f"{needs}: {cures[0]}" if cures else needs
+
+
 def list_places(document: Mapping[str, Any]) -> list[str]:
     """Where the daemon of a status document listens, for people. One of an earlier version says nothing of sockets."""
     socket = document.get("socket")

@@ -103,6 +103,17 @@ class TokenManager:
     def state(self) -> State:
         return self._state
 
+    @property
+    def busy(self) -> bool:
+        """Whether a refresh, a login or a logout is under way, or what came of one is not saved yet."""
+        works = any(not work.done() for work in (self._task, *self._works) if work is not None)
+        return works or self.unsaved
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether tokens that have been given to this process are not in the store."""
+        return self._protocol.unsaved
+
     async def start(self, refresh_token: Secret | None = None) -> None:
         """Read the store and begin the first refresh, if one is wanted. Returns without waiting for it.
 
@@ -127,12 +138,14 @@ class TokenManager:
         self._started.set()
 
     async def aclose(self) -> None:
-        """Stop the timer and wait for a refresh in flight: what has left must be saved."""
+        """Stop the timer and wait for a refresh in flight: what has left must be saved. What was only read need not be."""
         self._closed = True
         self._protocol.stop_waiting()
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [task for task in (self._task, self._adoption, *self._works) if task is not None]
+        if self._adoption is not None:
+            self._adoption.cancel()
+        tasks = [task for task in (self._task, *self._works) if task is not None]
         if tasks:
             await asyncio.wait(tasks)
         await self._protocol.aclose()

@@ -19,6 +19,7 @@ LENDER_GONE = Failure(
     FailureKind.POSTPONED,
     "the process that lent its token ended before it had saved its refresh token; the token is used to its end",
 )
+LOST = "; this process ends, and with it the only tokens that were good: log in again"
 ENDING = Failure(FailureKind.TRANSIENT, "this process ends")
 PATIENCE_S = 1.0  # a refresh by a sibling takes less, and its result is then in the store
 _FIRST_SAVE_S = 0.5
@@ -76,6 +77,11 @@ class RefreshProtocol:
         self._alarmed = False
         self._relieved = asyncio.Event()
         self._saver: asyncio.Task[None] | None = None
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether a pair has come whose place in the store still has the one that was spent for it."""
+        return self._unsaved is not None
 
     async def run(
         self, have: TokenSet | None, *, rejected: bool, urgent: bool, lent: TokenSet | None = None
@@ -197,7 +203,7 @@ class RefreshProtocol:
     async def aclose(self) -> None:
         """Give up the source, and a pair that could not be saved, after one last attempt."""
         await self._end_saver()
-        await self._try_to_save()
+        await self._try_to_save(LOST)
         await self._held.aclose()
         await self.source.aclose()
 
@@ -282,14 +288,14 @@ class RefreshProtocol:
         await self._try_to_save()
         return token
 
-    async def _try_to_save(self) -> None:
+    async def _try_to_save(self, else_: str = "") -> None:
         if self._unsaved is None:
             return
         try:
             await self.store.save(self._unsaved)
         except StoreError as problem:
             self._alarmed = True
-            self._observer.unsaved(str(problem))
+            self._observer.unsaved(f"{problem}{else_}")
             return
         self._unsaved = None
         if self._alarmed:
