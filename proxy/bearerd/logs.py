@@ -11,6 +11,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from bearerd.core.configuration import Logging
+from bearerd.core.lines import build_line
 from bearerd.core.redaction import redact_text, redact_value
 from bearerd.privacy import frames
 
@@ -23,7 +24,6 @@ LEVELS: Final = {
 }
 
 _PLACE: Final = re.compile(r"\bat (/[^\s<>()]+:[0-9]+)")
-_FIRST: Final = ("timestamp", "level", "event")
 
 
 def configure(settings: Logging, stream: TextIO | None = None) -> None:
@@ -34,8 +34,7 @@ def configure(settings: Logging, stream: TextIO | None = None) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            redact,
-            *([escape, _renderer(stream)] if console else [structlog.processors.JSONRenderer()]),
+            *([redact, escape, _renderer(stream)] if console else [render]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level]),
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Patient(stream))),
@@ -47,13 +46,25 @@ def configure(settings: Logging, stream: TextIO | None = None) -> None:
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL + 1)
 
 
-def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """A structlog processor that masks secrets in every value, and puts first what people look for first."""
+def render(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    """A structlog processor: the event as a line of JSON, with nothing secret in any value."""
     del logger, method
-    order = {key: event[key] for key in _FIRST if key in event} | dict(event)
-    if failure := _exception(order.pop("exc_info", None)):
-        order["trace"] = frames(failure)  # a renderer would show its text, and might show what is near it
-    return {key: redact_value(key, value) for key, value in order.items()}
+    return build_line(_with_trace(event))
+
+
+def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """A structlog processor that masks secrets in every value."""
+    del logger, method
+    return {key: redact_value(key, value) for key, value in _with_trace(event).items()}
+
+
+def _with_trace(event: EventDict) -> EventDict:
+    """With the places of an exception in its stead: a renderer would show its text, and might show what is near it."""
+    if "exc_info" in event:
+        failure = _exception(event.pop("exc_info"))
+        if failure is not None:
+            event["trace"] = frames(failure)
+    return event
 
 
 def _exception(given: object) -> BaseException | None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Final, Self
 
 MASK: Final = "**********"
@@ -22,6 +23,8 @@ _PATTERNS: Final = (
     re.compile(r"(bearerd_)[0-9a-f]{64}"),
     re.compile(r"((?<![A-Za-z0-9]))eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*"),
 )
+# No pattern but the last matches anything without one of = : % _ or white space. Most texts have none, and that is quickly seen.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9/.-]*")
 # What every match of a pattern has in it, lower case. Most texts have none of it, and searching for these is cheap.
 _TRACES: Final = (
     "token",
@@ -101,6 +104,8 @@ class Secret:
 
 def redact_text(text: str) -> str:
     """Mask what looks like a credential: scheme and token, key and value, user name in a URL, JWT."""
+    if _PLAIN.fullmatch(text) and "eyJ" not in text:
+        return text
     lower = text.lower()
     if not any(trace in lower for trace in _TRACES):
         return text
@@ -117,11 +122,13 @@ def _mask(found: re.Match[str]) -> str:
 
 def redact_value(key: str, value: object) -> object:
     """What a log may show for `key`: the value with everything secret in it masked, at any depth."""
-    if _is_secret(key):
+    if is_secret(key):
         return MASK
     match value:
-        case None | bool() | int() | float():
+        case None | bool() | int():
             return value
+        case float():
+            return value if isfinite(value) else repr(value)  # which JSON has not
         case Mapping():
             return {
                 redact_text(_text(name)): redact_value(_text(name), inner) for name, inner in value.items()
@@ -136,7 +143,8 @@ def redact_value(key: str, value: object) -> object:
             return redact_text(_text(value))
 
 
-def _is_secret(key: str) -> bool:
+def is_secret(key: str) -> bool:
+    """Whether the values that are called so are."""
     name = key.lower().replace("-", "_")
     return name in SECRET_KEYS or name.endswith(_SECRET_ENDINGS)
 
