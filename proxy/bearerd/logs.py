@@ -1,5 +1,6 @@
 """Logs: dotted event names, console or JSON on stderr, nothing secret in any of them."""
 
+import atexit
 import logging
 import os
 import re
@@ -13,6 +14,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from bearerd.core.configuration import Logging
 from bearerd.core.lines import build_line
 from bearerd.core.redaction import redact_text, redact_value
+from bearerd.outlet import Outlet
 from bearerd.privacy import frames
 
 LEVELS: Final = {
@@ -26,8 +28,24 @@ LEVELS: Final = {
 _PLACE: Final = re.compile(r"\bat (/[^\s<>()]+:[0-9]+)")
 
 
+_outlet: Outlet | None = None
+
+
+def write_aside() -> None:
+    """From now on, and once for the process, what goes to stderr is written by a thread. Before `configure`."""
+    global _outlet  # noqa: PLW0603  # there is one standard error
+    if _outlet is None:
+        _outlet = Outlet(sys.stderr.fileno(), _tell_of_loss)
+        atexit.register(_outlet.close)
+
+
+def _tell_of_loss(lines: int) -> None:
+    structlog.get_logger("bearerd.logs").warning("log.dropped", lines=lines)
+
+
 def configure(settings: Logging, stream: TextIO | None = None) -> None:
     """Set up logging for the process, once. `stream` is stderr unless named."""
+    output = _outlet if _outlet is not None and stream is None else _Patient(stream or sys.stderr)
     stream = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     structlog.configure(
@@ -37,7 +55,7 @@ def configure(settings: Logging, stream: TextIO | None = None) -> None:
             *([redact, escape, _renderer(stream)] if console else [render]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level]),
-        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Patient(stream))),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, output)),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_Bridge()], force=True)

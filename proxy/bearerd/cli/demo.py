@@ -26,6 +26,7 @@ def serve_demo(port: int | None) -> None:
     async def main() -> None:
         async with Demo.start() as demo:
             configuration = demo.configuration(DEFAULT_PORT if port is None else port)
+            logs.write_aside()
             logs.configure(configuration.log)
             await serving.serve(configuration, lambda running: click.echo(demo.first_lines(running.port)))
 

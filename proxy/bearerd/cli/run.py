@@ -45,6 +45,7 @@ def command(
         return
     for warning in loaded.warnings:
         click.echo(f"bearerd: warning: {warning}", err=True)
+    logs.write_aside()
     logs.configure(loaded.configuration.log)
     origin = find_origin(path, os.environ)
 
