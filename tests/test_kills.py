@@ -179,7 +179,6 @@ async def start_s() -> float:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
-@pytest.mark.alone
 async def test_the_next_process_goes_on(point: Point, scenario: str, tmp_path: Path) -> None:
     async with OidcPeer() as peer:
         login, following = await kill_at(point, scenario, tmp_path / "login", peer)
@@ -213,7 +212,6 @@ async def kill_the_holder(folder: Path, at_once_s: float) -> None:
         assert await holder.wait() == -signal.SIGKILL
 
 
-@pytest.mark.alone
 async def test_who_waits_for_the_lock_goes_on_at_once(tmp_path: Path) -> None:
     """The holder is killed from outside while it waits for a reply; the server had done nothing yet."""
     await kill_the_holder(tmp_path, BUSY_S)
