@@ -5,12 +5,12 @@ When a script ends, its connection is closed cleanly. Works on any event loop: i
 """
 
 import asyncio
-import os
 import random
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from types import TracebackType
 from typing import Final, Self
 
@@ -18,8 +18,8 @@ Step = Callable[["Peer"], Awaitable[None]]
 Script = Sequence[Step]
 
 FIRST_PORT: Final = 20_000  # below what systems give out by themselves
-PORTS_EACH: Final = 1_500
-WORKERS: Final = 8
+PORTS_EACH: Final = 500
+SHARES: Final = 24
 LONGEST_S: Final = 60.0  # no script hangs for longer than this: a test that goes wrong must end
 
 
@@ -284,11 +284,29 @@ def refused_port(host: str = "127.0.0.1") -> int:
     """A port on which nothing listens, and nobody else begins to: out of the system's own range, and apart from those
     of tests that run at the same time.
     """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+    ports = _own_share()
     while True:
-        port = FIRST_PORT + worker * PORTS_EACH + random.randrange(PORTS_EACH)  # no secret
+        port = random.choice(ports)  # no secret
         with suppress(OSError), socket.create_server((host, port), family=family_of(host)):
             return port
+
+
+@cache
+def _own_share() -> range:
+    """The ports of this process: whoever has bound the one before them, for as long as the process lasts.
+
+    Raises RuntimeError where there are more processes at work than shares.
+    """
+    for first in range(FIRST_PORT, FIRST_PORT + SHARES * PORTS_EACH, PORTS_EACH):
+        mark = socket.socket()
+        try:
+            mark.bind(("127.0.0.1", first))
+        except OSError:
+            mark.close()
+        else:
+            mark.detach()  # it is closed by nobody
+            return range(first + 1, first + PORTS_EACH)
+    raise RuntimeError(f"{SHARES} processes of these tests run already")
 
 
 @contextmanager
