@@ -3,7 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,9 @@ from bearerd.core.lifecycle import (
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import Route
 from bearerd.core.vault import Key, build_identity
-from bearerd.errors import ConfigError
+from bearerd.errors import ConfigError, StoreError
 from bearerd.forward.pool import UpstreamPool
+from bearerd.meters import AccountMeter, Histogram
 from bearerd.oauth.endpoint import OAuthTokenSource
 from bearerd.oauth.exchange import open_session
 from bearerd.oauth.server import OAuthServer
@@ -82,11 +84,37 @@ def _prepare(trust: Trust, routes: Iterable[Route]) -> None:
             raise ConfigError(f"{setting_name(('routes', route.name, exc.key))}: {exc.text}") from None
 
 
+class MeasuredLock:
+    """A lock, and how long it was waited for, be it in vain."""
+
+    def __init__(self, lock: RefreshLock, clock: Clock, waits: Histogram) -> None:
+        self._lock = lock
+        self._clock = clock
+        self._waits = waits
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        began_at = self._clock.steady()
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._lock.hold())
+            finally:
+                self._waits.observe(self._clock.steady() - began_at)
+            yield
+
+
 class AccountLog:
     """Tells the log what happens to an account, and `heed` what state it is in."""
 
-    def __init__(self, account: str, heed: Heed | None = None, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self,
+        account: str,
+        heed: Heed | None = None,
+        tracer: Tracer | None = None,
+        meter: AccountMeter | None = None,
+    ) -> None:
         self._account = account
+        self._meter = meter or AccountMeter()
         self._tracer = tracer
         self._heed = heed
         self._log = structlog.get_logger("bearerd.tokens").bind(account=account)
@@ -99,6 +127,7 @@ class AccountLog:
         first = _describe(askers)
         match event:
             case RefreshSucceeded(token=token):
+                self._meter.refreshes["succeeded"] += 1
                 self._log.info(
                     "token.refreshed",
                     generation=token.generation,
@@ -106,10 +135,12 @@ class AccountLog:
                     **first,
                 )
             case TokenBorrowed(token=token):
+                self._meter.refreshes["borrowed"] += 1
                 self._log.info("token.borrowed", generation=token.generation, **first)
             case TokenStored(token=token):
                 self._log.info("token.stored", generation=token.generation)
             case RefreshFailed(failure=failure):
+                self._meter.refreshes[failure.kind] += 1
                 self._log.warning(
                     "token.refresh_failed", kind=str(failure.kind), reason=failure.reason, **first
                 )
@@ -118,6 +149,7 @@ class AccountLog:
             tell("token.login_required", reason=after.reason)
 
     def unsaved(self, reason: str | None) -> None:
+        self._meter.unsaved = reason is not None
         if reason is None:
             self._log.info("token.saved_at_last")
         else:
@@ -180,6 +212,13 @@ class Vault:
             self._key = asyncio.create_task(load_key(self._settings, self._folder, create=True))
         return await asyncio.shield(self._key)
 
+    async def check(self) -> None:
+        """Raises StoreError unless the key has been had and the folder can be read, which a thread looks at."""
+        if self._key is None or not self._key.done():
+            raise StoreError("the vault's key has not been read yet")
+        await self.key()
+        await asyncio.to_thread(self._folder.sealed_names)
+
     def entry(self, account: Account) -> VaultEntry:
         """What processes that share the account's credential, whatever their configuration, have in common."""
         folder = os.path.realpath(self._settings.path)
@@ -201,13 +240,23 @@ class Holding:
 
 
 def build_holding(
-    account: Account, clock: Clock, vault: Vault, store: Store, heed: Heed, tracer: Tracer | None = None
+    account: Account,
+    clock: Clock,
+    vault: Vault,
+    store: Store,
+    heed: Heed,
+    tracer: Tracer | None = None,
+    meter: AccountMeter | None = None,
 ) -> Holding:
-    """An account as a daemon serves it, kept in `vault` if `store` wants that."""
+    """An account as a daemon serves it, kept in `vault` if `store` wants that. `meter` counts what happens to it."""
     kept = vault if needs_vault(account, store) else None
     entry = kept.entry(account) if kept is not None else None
-    party = build_party(account, clock, kept, heed=heed, tracer=tracer)
-    manager = party.manager if party is not None else build_manager(account, clock, kept, tracer=tracer)
+    party = build_party(account, clock, kept, heed=heed, tracer=tracer, meter=meter)
+    manager = (
+        party.manager
+        if party is not None
+        else build_manager(account, clock, kept, tracer=tracer, meter=meter)
+    )
     return Holding(account, manager, party, entry)
 
 
@@ -218,9 +267,12 @@ def build_manager(
     *,
     stays: bool = True,
     tracer: Tracer | None = None,
+    meter: AccountMeter | None = None,
 ) -> TokenManager:
     """The manager of an account, kept in `vault` or, where that is None, as long as the process lasts."""
-    return _build_manager(account, build_source(account, clock), clock, vault, stays=stays, tracer=tracer)
+    return _build_manager(
+        account, build_source(account, clock), clock, vault, stays=stays, tracer=tracer, meter=meter
+    )
 
 
 def build_party(
@@ -231,13 +283,14 @@ def build_party(
     stays: bool = True,
     heed: Heed | None = None,
     tracer: Tracer | None = None,
+    meter: AccountMeter | None = None,
 ) -> Party | None:
     """As `build_manager`, for an account that a login belongs to; None for any other."""
     if not isinstance(account.source, OAuthSource) or not account.source.spends:
         return None
     server = OAuthServer(account.source, clock, open_session())
     manager = _build_manager(
-        account, OAuthTokenSource(server), clock, vault, stays=stays, heed=heed, tracer=tracer
+        account, OAuthTokenSource(server), clock, vault, stays=stays, heed=heed, tracer=tracer, meter=meter
     )
     return Party(account.source, server, manager)
 
@@ -251,9 +304,12 @@ def _build_manager(
     stays: bool,
     heed: Heed | None = None,
     tracer: Tracer | None = None,
+    meter: AccountMeter | None = None,
 ) -> TokenManager:
-    observer = AccountLog(account.name, heed, tracer)
+    observer = AccountLog(account.name, heed, tracer, meter)
     store, lock = vault.open(account) if vault is not None else (MemoryStore(), MemoryLock())
+    if meter is not None:
+        lock = MeasuredLock(lock, clock, meter.lock_waits)
     siblings = VaultSiblings(os.environ, vault.entry(account)) if vault is not None else None
     protocol = RefreshProtocol(source, store, lock, clock, observer, stays=stays, siblings=siblings)
     poll_s = FILE_POLL_S if isinstance(account.source, FileSource) else POLL_S

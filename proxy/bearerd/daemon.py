@@ -24,8 +24,11 @@ from bearerd.assembly import (
     open_pool,
 )
 from bearerd.audit import AuditLog, open_file
+from bearerd.control.health import Health, Store
 from bearerd.control.login import BrowserLogins
+from bearerd.control.metrics import MetricsPage, Readings
 from bearerd.control.pages import Pages
+from bearerd.control.probes import Probes
 from bearerd.control.rendezvous import Origin
 from bearerd.control.socket import ControlSocket
 from bearerd.control.status import build_status, summarise
@@ -51,6 +54,7 @@ from bearerd.peers import TcpUsers, own_users, unix_user
 from bearerd.places import spool_folder
 from bearerd.ports import Clock
 from bearerd.privacy import frames
+from bearerd.probing import ProbeServer
 from bearerd.regime import Ground, Regime
 from bearerd.stores.client_keys import load_needed
 from bearerd.supervisor import Supervisor
@@ -113,7 +117,11 @@ class Daemon:
         self._telemetry: Telemetry | None = None
         self.logins: Logins
         self.meters = Meters()
-        self.draining = False
+        self.health = Health(Store(self._look_at_store, self._clock), self._has_started, self._is_shut)
+        self._probes = Probes(self.health, MetricsPage(self.meters, self._read))
+        self._prober = ProbeServer(self._probes)
+        self._ground: Ground
+        self.probes_port = 0
         self.port = configuration.listen.port
 
     @property
@@ -142,6 +150,7 @@ class Daemon:
             reach = self._build_reach(pseudonym, reachable=bool(sockets))
             callers = self._tcp_callers(sockets, opened)
             local = self._listen_locally(opened)
+            probes = self._listen_for_probes(opened)
             audit = await self._open_audit()
             self._telemetry = await self._open_telemetry()
             opened.pop_all()
@@ -149,6 +158,8 @@ class Daemon:
         self._server = self._build_gate(self._regime)
         self._servers = await self._open_doors(self._regime, callers, sockets, local)
         self._starting = asyncio.create_task(self._start_accounts(self._regime))
+        await self._prober.listen(probes)
+        self.meters.reloads.began(self._clock.wall())
         if self._origin is not None:
             self._control = self._build_control(self._origin, self._regime).start(os.environ)
         self._supervisor.describe(summarise(self.status()))
@@ -158,17 +169,25 @@ class Daemon:
         configuration = self._configuration
         tracer = None if self._telemetry is None else Tracer(self._telemetry, self._clock)
         holdings = {
-            name: build_holding(account, self._clock, self._vault, configuration.store, self._changed, tracer)
+            name: build_holding(
+                account,
+                self._clock,
+                self._vault,
+                configuration.store,
+                self._changed,
+                tracer,
+                self.meters.of_account(name),
+            )
             for name, account in configuration.accounts.items()
         }
         parties = {name: holding.party for name, holding in holdings.items() if holding.party is not None}
         self.logins = Logins(parties, self._clock)
         self._browsers = BrowserLogins(self.logins, reach.landings, reach.guard)
         limits = configuration.limits
-        ground = Ground(
+        self._ground = ground = Ground(
             self._pool,
             self._hook,
-            Pages(self.status, self._browsers),
+            Pages(self.status, self._browsers, self._probes),
             SpoolBudget(limits.replay_total, limits.replay_body),
             Disk(spool_folder(), SpoolBudget(limits.spool_total, limits.spool_body)),
             pseudonym,
@@ -204,6 +223,21 @@ class Daemon:
             opened.callback(sock.close)
         if sockets:
             self.port = sockets[0].getsockname()[1]
+        return sockets
+
+    def _listen_for_probes(self, opened: ExitStack) -> list[socket.socket]:
+        settings = self._configuration.listen.probes
+        if settings is None:
+            return []
+        host, port = settings
+        try:
+            sockets = open_sockets((host,), port)
+        except CannotListen as problem:
+            raise ConfigError(f"listen.probes: {problem}; choose another") from None
+        if not sockets:
+            raise ConfigError(f"listen.probes: this machine has no {host}; use 127.0.0.1")
+        opened.callback(sockets[0].close)
+        self.probes_port = sockets[0].getsockname()[1]
         return sockets
 
     def _listen_locally(self, opened: ExitStack) -> socket.socket | None:
@@ -277,10 +311,10 @@ class Daemon:
         """Take no new calls, let those in flight finish within `drain_s` (by default the limit that is set), then save
         what is being refreshed. False where tokens are lost, or may be, for they could not be saved.
         """
-        self.draining = True
+        self.health.draining = True
         self._supervisor.stopping()
-        self._supervisor.describe(f"ends, with {self._front.in_flight} call(s) under way")
-        self._log.info("daemon.stopping", calls=self._front.in_flight)
+        self._supervisor.describe(f"ends, with {self._front.calls_in_flight} call(s) under way")
+        self._log.info("daemon.stopping", calls=self._front.calls_in_flight)
         if self._local is not None:
             self._local.close()
         for server in self._servers:
@@ -305,18 +339,47 @@ class Daemon:
             await regime.audit.aclose()
         if self._telemetry is not None:
             await self._telemetry.aclose()
+        await self._prober.aclose()
+        await self.health.aclose()
         self._log.info("daemon.stopped")
         return kept
 
     async def cut_short(self) -> None:
         """In place of the rest of `stop`: nothing is waited for but tokens that have come and are not saved yet."""
         saved = await save_now(self._regime.managers.values())
-        self._log.warning("daemon.cut_short", calls=self._front.in_flight, saved=saved)
+        self._log.warning("daemon.cut_short", calls=self._front.calls_in_flight, saved=saved)
 
     def _changed(self, account: str, state: State) -> None:
         self._hook.changed(account, state)
-        if not self.draining:
+        if not self.health.draining:
             self._supervisor.describe(summarise(self.status()))
+
+    def _has_started(self) -> bool:
+        return self._starting.done() and not self._starting.cancelled() and self._starting.exception() is None
+
+    def _is_shut(self) -> bool:
+        return self._regime.observers.shut
+
+    async def _look_at_store(self) -> None:
+        if self._regime.shared:
+            await self._vault.check()
+
+    def _read(self) -> Readings:
+        """What metrics are made of beside the meters."""
+        assert self._server is not None  # noqa: S101  # it answers
+        audit, limits, ground = self._regime.audit, self._configuration.limits, self._ground
+        kept = {
+            "memory": (limits.replay_total - ground.budget.left, limits.replay_total),
+            "disk": (limits.spool_total - ground.disk.budget.left, limits.spool_total),
+        }
+        return Readings(
+            self._regime.states,
+            ground.calls_in_flight,
+            self._server.served,
+            self._server.most,
+            kept,
+            None if audit is None else audit.lost,
+        )
 
     def status(self) -> dict[str, Any]:
         """The status document."""
@@ -350,7 +413,7 @@ class Daemon:
         most = allowed_connections(limits.connections, descriptor_limit(), per_call)
         if most < limits.connections:
             self._log.warning("connections.fewer", connections=most, because="the limit of open files is low")
-        return Gate(self._front, limits, most, self._front.begin)
+        return Gate(self._front, limits, most, self._front.begin, self.meters)
 
 
 def check_keys(settings: Keys) -> None:

@@ -118,14 +118,16 @@ class UpstreamUnreachable(UpstreamError):  # noqa: N818  # likewise
 
 
 def kind_of(error: UpstreamError) -> str:
-    """For metrics: timeout, closed, unreachable, or invalid for what is no HTTP. `CUT_SHORT` is none of these."""
-    return next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "invalid")
+    """For metrics: one of `UPSTREAM_KINDS`, but not `CUT_SHORT`. What is no HTTP is invalid."""
+    return next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), _INVALID)
 
 
 CUT_SHORT: Final = "cut_short"
 """The kind of an answer that broke off when a part of it had been passed on."""
+_INVALID: Final = "invalid"
 _KINDS: Final[dict[type[UpstreamError], str]] = {
     UpstreamTimeout: "timeout",
     UpstreamClosed: "closed",
     UpstreamUnreachable: "unreachable",
 }
+UPSTREAM_KINDS: Final = (*_KINDS.values(), _INVALID, CUT_SHORT)

@@ -38,13 +38,14 @@ class Front:
         self._forwarder = forwarder
         self._pages = pages
         self._in_flight = 0
+        self._reading = 0  # of our own pages
         self._idle: asyncio.Event | None = None
         self._log = structlog.get_logger("bearerd.front")
 
     @property
-    def in_flight(self) -> int:
-        """How many calls are under way, tunnels and our own pages among them."""
-        return self._in_flight
+    def calls_in_flight(self) -> int:
+        """How many calls are under way. Our own pages are none."""
+        return self._in_flight - self._reading
 
     async def drained(self, limit_s: float) -> None:
         """Until no call is in flight, at most `limit_s` seconds."""
@@ -97,8 +98,7 @@ class Front:
                 return cast(web.StreamResponse, self._refused(request, head, problem))
         try:
             if is_own(guard, head.target):
-                page = await self._pages.answer(request, head)
-                return answer_problem(page, head) if isinstance(page, Problem) else page
+                return await self._show(request, head)
             asked = preflight(guard, head) if head.grant else None
             if asked is not None:
                 return answer_preflight(asked)
@@ -108,6 +108,14 @@ class Front:
         except Exception as exc:  # noqa: BLE001  # one call's defect must not show its values, nor end the daemon
             self._log.error("request.defect", trace=frames(exc), **identify(head))
             return answer_problem(DEFECT, head)
+
+    async def _show(self, request: web.BaseRequest, head: Head) -> web.Response:
+        self._reading += 1
+        try:
+            page = await self._pages.answer(request, head)
+        finally:
+            self._reading -= 1
+        return answer_problem(page, head) if isinstance(page, Problem) else page
 
     def _refused(self, request: web.BaseRequest, head: Head, problem: Problem) -> web.Response | Written:
         self._forwarder.refused(problem, request, head)

@@ -42,6 +42,7 @@ from bearerd.forward.pieces import READ_BUFFER, Flow, read_in_pieces
 from bearerd.forward.reply import end_with, last_answer, say_no_more, unread
 from bearerd.forward.spool import BodyStalled
 from bearerd.ids import identify
+from bearerd.meters import Meters
 from bearerd.peers import GONE
 
 LEAVING_S: Final = 0.5  # between looks at a client that is kept waiting
@@ -89,7 +90,12 @@ class Gate(web.Server):
     """aiohttp's low-level server, with limits. `connections` is how many it serves at once, by whatever door."""
 
     def __init__(
-        self, handler: _RequestHandler, limits: Limits, connections: int, begin: Begin = begin_nothing
+        self,
+        handler: _RequestHandler,
+        limits: Limits,
+        connections: int,
+        begin: Begin = begin_nothing,
+        meters: Meters | None = None,
     ) -> None:
         super().__init__(
             handler,
@@ -111,7 +117,8 @@ class Gate(web.Server):
         self.refusals: set[asyncio.Transport] = set()
         self._empty: asyncio.Event | None = None
         self._sending_away: asyncio.TimerHandle | None = None
-        self._most = connections
+        self.most = connections
+        self._meters = meters or Meters()
         self._full = False
         self._strangers: set[int] = set()
         self._log = structlog.get_logger("bearerd.gate")
@@ -122,6 +129,12 @@ class Gate(web.Server):
 
     def judge(self, client: "Client", transport: asyncio.BaseTransport) -> Problem | None:
         """Why a client is not served, or None for one that is counted now. Whoever may not connect counts for nothing."""
+        problem = self._judge(client, transport)
+        if problem is not None:
+            self._meters.connections_refused[problem.code] += 1
+        return problem
+
+    def _judge(self, client: "Client", transport: asyncio.BaseTransport) -> Problem | None:
         callers = client.door.callers
         if callers is not None:
             client.user = callers.user_of(transport)
@@ -132,8 +145,9 @@ class Gate(web.Server):
 
     def admit(self) -> bool:
         """Count one more, if there may be. That there may not is logged once, until half of them have left."""
-        if self.served < self._most:
+        if self.served < self.most:
             self.served += 1
+            self._meters.connections += 1
             return True
         if not self._full:
             self._log.warning("connections.full", connections=self.served)
@@ -143,7 +157,7 @@ class Gate(web.Server):
     def leave(self) -> None:
         """One less."""
         self.served -= 1
-        self._full = self._full and self.served > self._most // 2
+        self._full = self._full and self.served > self.most // 2
         if self._empty is not None and not self.served:
             self._empty.set()
 
@@ -182,6 +196,7 @@ class Gate(web.Server):
 
     def tell(self, problem: Problem, head: Head) -> None:
         """Log that a client was refused before its request could be read."""
+        self._meters.refusals[problem.code] += 1
         self._log.warning("request.unreadable", problem=problem.code, **identify(head))
 
     def _begin(

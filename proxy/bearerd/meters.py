@@ -58,13 +58,56 @@ class CallMeter(Histogram):
         self.classes[status // 100] += 1
 
 
+class AccountMeter:
+    """One account's tokens. `unsaved` says that one is in use which could not be saved."""
+
+    __slots__ = ("lock_waits", "refreshes", "unsaved")
+
+    def __init__(self) -> None:
+        self.refreshes: Counter[str] = Counter()  # by result: succeeded, borrowed, or a kind of failure
+        self.lock_waits = Histogram(WAIT_BOUNDS_S)
+        self.unsaved = False
+
+
+class Reloads:
+    """How often the configuration was read again. `last_ok` and `ok_at`, in epoch seconds, begin with that of the start."""
+
+    __slots__ = ("accepted", "last_ok", "ok_at", "refused")
+
+    def __init__(self) -> None:
+        self.accepted = self.refused = 0
+        self.last_ok = True
+        self.ok_at = 0.0
+
+    def began(self, now: float) -> None:
+        """The configuration of the start is in force."""
+        self.ok_at = now
+
+    def ended(self, now: float, *, ok: bool) -> None:
+        """One more reading, after which the configuration is the new one, or still the old one."""
+        self.last_ok = ok
+        if ok:
+            self.accepted += 1
+            self.ok_at = now
+        else:
+            self.refused += 1
+
+
 class Meters:
     """All meters of one process. They are kept when the configuration changes: what is counted never falls."""
 
     def __init__(self) -> None:
         self.calls: dict[tuple[str, str], CallMeter] = {}
-        self.refusals: Counter[str] = Counter()  # by the code of the problem
+        self.accounts: dict[str, AccountMeter] = {}
+        self.refusals: Counter[str] = Counter()  # of requests, by the code of the problem
+        self.connections = 0  # that were ever served
+        self.connections_refused: Counter[str] = Counter()  # by the code of the problem
+        self.reloads = Reloads()
 
     def of_calls(self, route: str, account: str) -> CallMeter:
         """The same for as long as the process lives. `account` is empty for the clients' own credentials."""
         return self.calls.setdefault((route, account), CallMeter())
+
+    def of_account(self, account: str) -> AccountMeter:
+        """The same for as long as the process lives."""
+        return self.accounts.setdefault(account, AccountMeter())

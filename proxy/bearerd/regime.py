@@ -1,10 +1,11 @@
 """One configuration in force: its accounts, who may call, where calls go; and what all configurations stand on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
+from weakref import WeakSet
 
 import structlog
 
@@ -49,6 +50,12 @@ class Ground:
     pseudonym: str
     meters: Meters
     tracer: Tracer | None = None
+    fronts: WeakSet[Front] = field(default_factory=WeakSet)
+
+    @property
+    def calls_in_flight(self) -> int:
+        """By whatever configuration."""
+        return sum(front.calls_in_flight for front in self.fronts)
 
 
 class Regime:
@@ -70,6 +77,7 @@ class Regime:
         self.managers: dict[str, TokenManager] = {name: holding.manager for name, holding in holdings.items()}
         self._hook = ground.hook
         self.front = Front(self._build_forwarder(ground), ground.pages)
+        ground.fronts.add(self.front)
 
     @property
     def parties(self) -> dict[str, Party]:

@@ -49,9 +49,9 @@ def answer_page(status: int, page: Page, fields: Fields = ()) -> web.Response:
     return _answer(status, render(page), (*page_headers(page), *fields))
 
 
-def answer_plainly(text: str, content_type: str) -> web.Response:
+def answer_plainly(text: str, content_type: str, status: int = 200) -> web.Response:
     """An answer for programs."""
-    return _answer(200, text.encode(), (("Content-Type", content_type), *_PLAIN))
+    return _answer(status, text.encode(), (("Content-Type", content_type), *_PLAIN))
 
 
 def send_on(location: str, fields: Fields = (), *, status: int = 302) -> web.Response:

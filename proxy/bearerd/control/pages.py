@@ -1,4 +1,4 @@
-"""The control endpoints: liveness, readiness, status, login, logout."""
+"""The control endpoints: probes, metrics, status, login, logout."""
 
 import json
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from aiohttp import web
 
 from bearerd.control.answers import answer_page, answer_plainly, send_on
 from bearerd.control.login import BrowserLogins
+from bearerd.control.probes import Probes
 from bearerd.control.status_page import build_status_page
 from bearerd.core.guard import Head
 from bearerd.core.problems import Problem
@@ -17,7 +18,8 @@ from bearerd.core.targets import in_control, path_of
 _NO_PAGE: Final = Problem(
     404,
     "no_such_page",
-    "under /-/ there are the status page, status, livez, readyz, login, callback and logout, and nothing else",
+    "under /-/ there are the status page, status, livez, readyz, healthz, metrics, login, callback and logout, and nothing "
+    "else",
 )
 _READ_ONLY: Final = Problem(
     405, "method_refused", "this page is read with GET", headers=(("Allow", "GET, HEAD"),)
@@ -32,8 +34,9 @@ class Pages:
     `status` builds the status document.
     """
 
-    def __init__(self, status: Callable[[], dict[str, Any]], logins: BrowserLogins) -> None:
+    def __init__(self, status: Callable[[], dict[str, Any]], logins: BrowserLogins, probes: Probes) -> None:
         self._status = status
+        self._probes = probes
         self._logins = logins
 
     async def answer(self, request: web.BaseRequest, head: Head) -> web.Response | Problem:
@@ -46,17 +49,14 @@ class Pages:
             return await self._logins.log_out(request, head, path.removeprefix(_LOGOUT))
         if path == CALLBACK or not in_control(head.target):
             return await self._end(head)
-        page = self._read(head, path)
+        page = self._read(head, path) or await self._probes.answer(path.removeprefix("/-/"), head) or _NO_PAGE
         return page if isinstance(page, Problem) or head.method in {"GET", "HEAD"} else _READ_ONLY
 
     async def _end(self, head: Head) -> web.Response | Problem:
         return await self._logins.end(head) if self._logins.accounts else _NO_PAGE
 
-    def _read(self, head: Head, path: str) -> web.Response | Problem:
-        """Readiness is liveness for now: configuration and store are there before the port is."""
+    def _read(self, head: Head, path: str) -> web.Response | None:
         match path:
-            case "/-/livez" | "/-/readyz" | "/-/healthz":
-                return answer_plainly("ok\n", "text/plain; charset=utf-8")
             case "/-/status":
                 text = json.dumps(self._status(), indent=2) + "\n"
                 return answer_plainly(text, "application/json; charset=utf-8")
@@ -66,4 +66,4 @@ class Pages:
                 token, fields = self._logins.proof(head)
                 return answer_page(200, build_status_page(self._status(), token), fields)
             case _:
-                return _NO_PAGE
+                return None

@@ -16,7 +16,7 @@ class Listen:
 
     `public_url` is what a browser reaches this daemon by, where that is another address: a container's published port.
     `socket` is the path of a Unix socket, with its mode and the users that may connect beside ours and root. `peer_uid` is
-    own where only those two may connect by TCP, or any.
+    own where only those two may connect by TCP, or any. `probes` is an address and a port for probes alone.
     """
 
     hosts: tuple[str, ...] = ("127.0.0.1", "::1")
@@ -29,6 +29,7 @@ class Listen:
     socket_mode: int = 0o600
     socket_uids: frozenset[int] = frozenset()
     remote: bool = False  # whether other machines may be able to connect
+    probes: tuple[str, int] | None = None
 
     @property
     def remote_hosts(self) -> tuple[str, ...]:

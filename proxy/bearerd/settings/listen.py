@@ -3,12 +3,14 @@
 import os
 import socket
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Final
 
 from bearerd.core.configuration import Listen
 from bearerd.local_socket import PATH_LIMIT
 from bearerd.settings.files import Invalid, PathOf, Problem
 from bearerd.settings.model import ListenTable
+from bearerd.settings.values import split_probes
 
 _OF_A_SOCKET: Final = ("socket_mode", "socket_uids")
 _OWN_ALONE: Final = 0o600
@@ -16,6 +18,7 @@ _OWN_ALONE: Final = 0o600
 
 def check_listen(table: ListenTable) -> Iterator[Problem]:
     """What is wrong with how the keys of the table go together."""
+    yield from _check_probes(table)
     if table.socket is None:
         if not table.hosts:
             yield "hosts", "is empty, and there is no socket; give it an address, or set listen.socket"
@@ -31,6 +34,22 @@ def check_listen(table: ListenTable) -> Iterator[Problem]:
         )
 
 
+def _check_probes(table: ListenTable) -> Iterator[Problem]:
+    if table.probes is None:
+        if table.probes_remote:
+            yield "probes_remote", "means nothing without listen.probes; set that, or take this out"
+        return
+    host, port = split_probes(table.probes)
+    if not ip_address(host).is_loopback and not table.probes_remote:
+        text = (
+            f"{host!r} is not a loopback address, so other machines could ask there, without a key; use 127.0.0.1 or "
+            "::1, or set listen.probes_remote = true"
+        )
+        yield "probes", text
+    if port == table.port != 0 and host in table.hosts:
+        yield "probes", f"has the port of listen.port, {port}; give it another"
+
+
 def build_listen(table: ListenTable, path_of: PathOf) -> Listen:
     """Raises Invalid."""
     return Listen(
@@ -44,6 +63,7 @@ def build_listen(table: ListenTable, path_of: PathOf) -> Listen:
         socket=None if table.socket is None else _build_path(table.socket, path_of),
         socket_mode=int(table.socket_mode, 8),
         socket_uids=frozenset(table.socket_uids),
+        probes=None if table.probes is None else split_probes(table.probes),
     )
 
 

@@ -32,6 +32,7 @@ from bearerd.settings.values import (
     parse_page,
     parse_parameters,
     parse_path,
+    parse_probes,
     parse_protocol,
     parse_public_url,
     parse_redirect_uri,
@@ -88,6 +89,8 @@ class ListenTable(Table):
     socket: PathText | None = None
     socket_mode: Annotated[str, AfterValidator(parse_mode)] = "0600"
     socket_uids: list[Annotated[int, BeforeValidator(parse_uid)]] = []
+    probes: Annotated[Text, AfterValidator(parse_probes)] | None = None
+    probes_remote: bool = False
 
 
 class KeysTable(Table):

@@ -94,6 +94,26 @@ def parse_address(host: str) -> str:
     return str(address)
 
 
+def parse_probes(text: str) -> str:
+    """An address and a port, in their usual spelling: `split_probes` takes them apart."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+        raise ValueError(f"{text!r} is no address with a port; write it like 127.0.0.1:9450 or [::1]:9450")
+    literal = host.removeprefix("[").removesuffix("]")
+    if (":" in literal) != (host == f"[{literal}]"):
+        raise ValueError(
+            f"{text!r} has brackets where an address of IPv6 is, or should be; write it like [::1]:9450"
+        )
+    address = parse_address(literal)
+    return f"[{address}]:{int(port)}" if ":" in address else f"{address}:{int(port)}"
+
+
+def split_probes(text: str) -> tuple[str, int]:
+    """Of what `parse_probes` gave."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def _is_odd(address: IPv6Address) -> bool:
     return address.scope_id is not None or address.ipv4_mapped is not None
 
