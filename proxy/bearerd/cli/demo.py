@@ -3,7 +3,7 @@
 import click
 
 from bearerd.cli import port_option
-from bearerd.core.configuration import DEFAULT_PORT
+from bearerd.core.reaching import DEFAULT_PORT
 
 
 @click.command("demo")

@@ -65,7 +65,7 @@ def _ask_all(path: Path | None) -> list[dict[str, Any]]:
 
 def _fetch_configured(path: Path | None) -> dict[str, Any]:
     """Where there is no control socket, as on a system without, or none was to be had."""
-    from bearerd.core.configuration import DEFAULT_PORT
+    from bearerd.core.reaching import DEFAULT_PORT
     from bearerd.errors import NotConfigured
     from bearerd.settings import load
 

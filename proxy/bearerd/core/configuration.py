@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from bearerd.core.accounts import Account
+from bearerd.core.reaching import DEFAULT_HOSTS, DEFAULT_PORT
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import Route
-
-DEFAULT_PORT = 6750  # the number of the RFC that defines Bearer tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +18,7 @@ class Listen:
     own where only those two may connect by TCP, or any. `probes` is an address and a port for probes alone.
     """
 
-    hosts: tuple[str, ...] = ("127.0.0.1", "::1")
+    hosts: tuple[str, ...] = DEFAULT_HOSTS
     port: int = DEFAULT_PORT
     allowed_hosts: frozenset[str] = frozenset()  # further `Host` values, exact and lower case
     public_url: str | None = None  # an origin, no path
