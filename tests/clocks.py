@@ -1,9 +1,10 @@
-"""A clock that tests move by hand."""
+"""Clocks that tests move by hand: one for code, and one for processes."""
 
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 
 
 @dataclass(order=True, slots=True)
@@ -64,3 +65,35 @@ class FakeClock:
     def _pass(self, seconds: float) -> None:
         self._steady += seconds
         self._wall += seconds
+
+
+def find_library() -> Path:
+    """Debian's package faketime, or another's of the same layout."""
+    for pattern in ("lib/*/faketime", "lib/faketime", "lib64/faketime"):
+        for found in Path("/usr").glob(f"{pattern}/libfaketimeMT.so.1"):
+            return found
+    raise RuntimeError("libfaketime is not installed and the tests need it: run make test")
+
+
+class FakedClock:
+    """What the wall clock of processes shows that are started under it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "faketime"
+        self.set(0)
+
+    def set(self, offset_s: float) -> None:
+        """So many seconds ahead of the true time, from now on."""
+        following = self._file.with_suffix(".next")
+        following.write_text(f"{offset_s:+.0f}\n")
+        following.rename(self._file)
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "LD_PRELOAD": str(find_library()),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",  # the older name of it
+            "NO_FAKE_STAT": "1",  # the times of files do not jump with a clock
+        }

@@ -15,6 +15,7 @@ from typing import Final
 import aiohttp
 import pytest
 
+from clocks import FakedClock
 from daemons import RunningDaemon
 from oidc_peer import BASIC_CLIENT, OidcPeer
 from upstreams import ApiUpstream
@@ -26,46 +27,18 @@ JUMPS: Final = ("+1 h", "-1 h", "+1 d", "-1 d", "1970", "now")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the clock is faked by way of LD_PRELOAD")
 
 
-def find_library() -> Path:
-    """Debian's package faketime, or another's of the same layout."""
-    for pattern in ("lib/*/faketime", "lib/faketime", "lib64/faketime"):
-        for found in Path("/usr").glob(f"{pattern}/libfaketimeMT.so.1"):
-            return found
-    raise RuntimeError("libfaketime is not installed and the tests need it: run make test")
-
-
-class FakedClock:
-    """What the wall clock of processes shows that are started under it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "faketime"
-        self.set(0)
-
-    def set(self, offset_s: float) -> None:
-        """So many seconds ahead of the true time, from now on."""
-        following = self._file.with_suffix(".next")
-        following.write_text(f"{offset_s:+.0f}\n")
-        following.rename(self._file)
+class JumpingClock(FakedClock):
+    """One that is set in all the ways that are tried."""
 
     def jump(self, name: str) -> None:
         offsets = {"+1 h": HOUR, "-1 h": -HOUR, "+1 d": DAY, "-1 d": -DAY, "1970": 60 - time.time(), "now": 0}
         self.set(offsets[name])
 
-    def environment(self) -> dict[str, str]:
-        return {
-            "LD_PRELOAD": str(find_library()),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "DONT_FAKE_MONOTONIC": "1",  # the older name of it
-            "NO_FAKE_STAT": "1",  # the times of files do not jump with a clock
-        }
-
 
 @pytest.fixture
-def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakedClock:
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JumpingClock:
     """The clock of whatever is started after this, so peers that are to have the true one are fixtures before it."""
-    faked = FakedClock(tmp_path)
+    faked = JumpingClock(tmp_path)
     for name, value in faked.environment().items():
         monkeypatch.setenv(name, value)
     return faked
@@ -116,7 +89,7 @@ async def status(http: aiohttp.ClientSession, daemon: RunningDaemon) -> int:
 
 
 async def test_each_jump_costs_one_refresh_at_the_most_and_no_call(
-    tmp_path: Path, peer: OidcPeer, api: ApiUpstream, clock: FakedClock, http: aiohttp.ClientSession
+    tmp_path: Path, peer: OidcPeer, api: ApiUpstream, clock: JumpingClock, http: aiohttp.ClientSession
 ) -> None:
     toml = await configure(tmp_path, peer, api)
     async with RunningDaemon(tmp_path, toml) as daemon:
@@ -141,7 +114,7 @@ async def test_each_jump_costs_one_refresh_at_the_most_and_no_call(
 
 @pytest.mark.parametrize("lifetime_s", [15])  # its refresh begins 2 s or more before the server's end of it
 async def test_a_clock_set_back_does_not_lengthen_a_token_s_life(
-    tmp_path: Path, peer: OidcPeer, api: ApiUpstream, clock: FakedClock, http: aiohttp.ClientSession
+    tmp_path: Path, peer: OidcPeer, api: ApiUpstream, clock: JumpingClock, http: aiohttp.ClientSession
 ) -> None:
     async with RunningDaemon(tmp_path, await configure(tmp_path, peer, api)) as daemon:
         assert await status(http, daemon) == 200

@@ -234,3 +234,15 @@ def test_options_of_a_login_exist() -> None:
         command = main.get_command(Context(main), name)
         assert command is not None
         assert not option or option in {each for known in command.params for each in known.opts}
+
+
+def test_each_line_of_the_doctor_is_explained() -> None:
+    """By what the line begins with; and no other is."""
+    section = (
+        (PROJECT / "docs" / "operations.md").read_text().partition("## Doctor\n")[2].partition("\n## ")[0]
+    )
+    table = section.partition("| line |")[2]
+    explained = set(re.findall(r"(?m)^\| `([a-z]+)` \|", table))
+    folder = PROJECT / "proxy" / "bearerd" / "doctor"
+    sources = "".join(path.read_text() for path in folder.glob("*.py"))
+    assert explained == set(re.findall(r'(?:Level\.[A-Z]+|\blevel),\s*"([a-z]+)",', sources))

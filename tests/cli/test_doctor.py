@@ -26,6 +26,7 @@ from bearerd.doctor.sight import Kind, look, look_at
 from bearerd.doctor.trials import find_held, judge_making, try_locks
 from bearerd.stores.rekey import identity_of
 from bearerd.stores.vault import VaultFolder
+from disks import mounted
 from test_rekey import keychain, without_keychain
 from users import NOBODY, bound_by_permissions
 
@@ -36,6 +37,8 @@ WORK = build_identity("work", OAuthSource(Grant.REFRESH_TOKEN, "cli", token_endp
 VAULT, NEXT = f"{WORK.stem}.vault", f"{WORK.stem}.next"
 STORE = '[store]\npath = "vault"\nkey_file = "vault.key"\n'
 ACCOUNT = f"""\
+[listen]
+port = 0
 [accounts.work]
 refresh_token = "canary"
 client_id = "cli"
@@ -46,7 +49,8 @@ token = "canary"
 upstream = "http://127.0.0.1:9"
 account = "work"
 """
-SUBJECTS = ["settings", "key", "vault", "lock", "permissions", "writable", "clock"]
+AT_REST = ["settings", "key", "vault", "lock", "permissions", "writable", "clock"]
+SUBJECTS = [*AT_REST, "runtime", "port", "limits", "environment"]
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can give files away and mount; run by CI"
 )
@@ -89,9 +93,13 @@ class Patient:
     def run(self, *words: str) -> Result:
         """The command; whatever it finds, it leaves everything as it is."""
         before = self.everything()
-        ours: dict[str, str | None] = {name: None for name in os.environ if name.startswith("BEARERD_")}
+        ours: dict[str, str | None] = {
+            name: None
+            for name in os.environ
+            if name.startswith("BEARERD_") or name.lower().endswith("_proxy")
+        }
         runner = CliRunner(env=ours | {"HOME": str(self.home)})
-        result = runner.invoke(main, ["doctor", "-c", str(self.file), *words])
+        result = runner.invoke(main, ["doctor", "--offline", "-c", str(self.file), *words])
         assert self.everything() == before
         assert "canary" not in result.output
         return result
@@ -156,16 +164,6 @@ def held(path: Path) -> Iterator[None]:
             yield
         finally:
             process.kill()
-
-
-@contextmanager
-def mounted(point: Path, size: str) -> Iterator[None]:
-    point.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", point], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", point], check=True)
 
 
 class TestClients:
@@ -307,7 +305,7 @@ class TestKey:
 
     def test_no_keychain(self, patient: Patient) -> None:
         patient.configure('[store]\npath = "vault"\nkey_source = "keychain"\n')
-        ended = bearerd(patient, {"HOME": str(patient.home)}, "doctor")
+        ended = bearerd(patient, {"HOME": str(patient.home)}, "doctor", "--offline")
         assert ended.returncode == 1
         assert "FAIL  key          no usable keychain here" in ended.stdout
         assert 'set store.key_source = "file"' in ended.stdout
@@ -316,7 +314,7 @@ class TestKey:
         with keychain() as environ:
             assert bearerd(patient, environ, "store", "rekey", "--key-source", "keychain").returncode == 0
             patient.configure('[store]\npath = "vault"\nkey_source = "keychain"\n')
-            ended = bearerd(patient, environ, "doctor")
+            ended = bearerd(patient, environ, "doctor", "--offline")
         assert ended.returncode == 0
         assert "ok    key          the keychain (keyring.backends." in ended.stdout
         assert "work: generation 3" in ended.stdout

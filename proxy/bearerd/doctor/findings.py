@@ -18,6 +18,7 @@ class Level(StrEnum):
     """How bad it is. What FAILs stops bearerd, or loses or shows a credential."""
 
     OK = "ok"
+    NOTE = "note"  # not known, and nothing speaks against it
     WARN = "warn"
     FAIL = "FAIL"
 

@@ -24,7 +24,7 @@ from bearerd.stores.keys import find_weakness_of_link, load_key
 from bearerd.stores.vault import VaultFolder
 
 LOCK_S: Final = 1.0
-_CHILD_S: Final = 10.0  # a program of ours that only starts; more than a loaded machine needs
+_CHILD_S: Final = 3.0  # a program of ours that only starts; without it the name of a keychain is not told
 _OPEN: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 HOLD: Final = """

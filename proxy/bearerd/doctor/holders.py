@@ -1,0 +1,97 @@
+"""Who listens on a port: a bearerd of ours, or which other process, if the system tells."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from bearerd.core.configuration import Listen
+from bearerd.core.targets import Origin
+from bearerd.doctor.findings import Finding, Level, shown
+
+_NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+_LISTENING: Final = "0A"  # include/net/tcp_states.h
+
+
+def examine_port(listen: Listen, daemons: Sequence[dict[str, Any]], file: str | None) -> Finding:
+    """`daemons` are the status documents of those that run; `file` is the configuration that is examined, resolved."""
+    if not listen.hosts:
+        return Finding(Level.OK, "port", "there is none: bearerd listens on a Unix socket alone")
+    if listen.port == 0:
+        return Finding(Level.OK, "port", "the system chooses one at each start")
+    for host in listen.hosts:
+        problem = _try(host, listen.port)
+        if problem in {0, *_NO_FAMILY}:
+            continue
+        if problem == errno.EADDRINUSE:
+            return _judge_taken(host, listen.port, daemons, file)
+        cure = "set listen.port to one from 1024 on" if problem == errno.EACCES else "mend listen.hosts"
+        text = f"{listen.port} on {host} cannot be listened on: {os.strerror(problem).lower()}"
+        return Finding(Level.FAIL, "port", text, cure)
+    return Finding(Level.OK, "port", f"{listen.port} is free")
+
+
+def _try(host: str, port: int) -> int:
+    """0 where the address can be had, else the error. Nobody could connect meanwhile."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((host, port))
+    except OSError as exc:
+        return exc.errno or errno.EINVAL
+    return 0
+
+
+def _judge_taken(host: str, port: int, daemons: Sequence[dict[str, Any]], file: str | None) -> Finding:
+    address = str(Origin("http", host, port))
+    ours = next((daemon for daemon in daemons if address in daemon["addresses"]), None)
+    if ours is not None and ours["config"] == file:
+        return Finding(
+            Level.OK, "port", f"{port} is that of the bearerd that runs with this file, process {ours['pid']}"
+        )
+    if ours is not None:
+        text = f"{port} is in use by the bearerd of {ours['config'] or 'no file'}, process {ours['pid']}"
+        return Finding(Level.FAIL, "port", text, f"set listen.port to another, or: kill {ours['pid']}")
+    process = find_holder(port)
+    if process is None:
+        cure = f"set listen.port to another, or stop what has it: lsof -nP -iTCP:{port} -sTCP:LISTEN"
+        return Finding(Level.FAIL, "port", f"{port} on {host} is in use by another program", cure)
+    text = f"{port} on {host} is in use by {shown(_name(process))}, process {process}"
+    return Finding(Level.FAIL, "port", text, f"set listen.port to another, or: kill {process}")
+
+
+def find_holder(port: int, system: Path = Path("/proc")) -> int | None:
+    """The process that listens on `port`. None where the system does not tell: not Linux, or another user's process."""
+    wanted = {f"socket:[{inode}]" for inode in _inodes(port, system)}
+    for folder in system.glob("[0-9]*/fd") if wanted else ():
+        with suppress(OSError):
+            if any(_leads_to(descriptor) in wanted for descriptor in folder.iterdir()):
+                return int(folder.parent.name)
+    return None
+
+
+def _leads_to(descriptor: Path) -> str:
+    with suppress(OSError):  # it is closed by now
+        return os.readlink(descriptor)  # noqa: PTH115  # what stands there is no path
+    return ""
+
+
+def _inodes(port: int, system: Path) -> Iterator[str]:
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in (system / "self" / "net" / name).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                    yield fields[9]
+
+
+def _name(process: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{process}/comm").read_text(errors="replace").strip()
+    return "another program"

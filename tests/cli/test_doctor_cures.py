@@ -1,0 +1,688 @@
+"""Set-ups that are broken for real: the doctor names the fault, what its line says is done, and the line turns ok."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Final
+
+import pytest
+from aiohttp import web
+from click.testing import CliRunner
+
+from bearerd.cli import main
+from bearerd.cli.config import format_accounts
+from bearerd.core.client_keys import ClientKey, build_document
+from bearerd.core.configuration import Store
+from bearerd.core.redaction import Secret
+from bearerd.core.tokens import TokenSet
+from bearerd.core.vault import Key, build_identity, build_key, seal
+from bearerd.demo.world import Demo
+from bearerd.doctor import Finding, Level, Network, examine, examine_accounts
+from bearerd.doctor.holders import find_holder
+from bearerd.doctor.pace import Check, aside, side_by_side
+from bearerd.settings import Loaded, load
+from bearerd.stores.keys import load_key
+from bearerd.stores.vault import VaultFolder
+from certificates import Authority
+from clocks import FakedClock
+from commands import Ended, run
+from daemons import RunningDaemon
+from disks import mounted
+from faults import FaultServer, hang, read, refused_port, reply, send
+from oidc_peer import BASIC_CLIENT, FOLDER, find_node
+from test_keychain import Desktop, desktop, home
+from test_rekey import write_key
+
+__all__ = ["desktop", "home"]
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount; run by CI")
+
+LIMIT_S: Final = 60.0  # for a machine that has other things to do; commands themselves give up after 4.5 s
+NOT_REGISTERED: Final = "http://127.0.0.1:6750/elsewhere"
+REGISTERED: Final = "http://localhost/registered/elsewhere"
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[str]:
+    """A real authorization server for all tests here."""
+    with subprocess.Popen(
+        [find_node(), FOLDER / "server.mjs", "{}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["issuer"]
+        finally:
+            process.stdin.close()  # which ends it
+
+
+class SetUp:
+    """A configuration as tables, and what surrounds it. It is sound to begin with."""
+
+    def __init__(self, folder: Path, issuer: str) -> None:
+        self.folder = folder
+        self.file = folder / "bearerd.toml"
+        (folder / "run").mkdir(mode=0o700)
+        self.environ = {"XDG_RUNTIME_DIR": str(folder / "run"), "PATH": os.environ["PATH"]}
+        self.service: dict[str, Any] = {
+            "grant": "client_credentials",
+            "issuer": issuer,
+            "client_id": BASIC_CLIENT.client_id,
+            "client_secret": BASIC_CLIENT.client_secret,
+            "scopes": ["api:read"],
+        }
+        self.work: dict[str, Any] = {
+            "issuer": issuer,
+            "client_id": "app-client",
+            "scopes": ["openid", "offline_access", "api:read"],
+        }
+        self.route: dict[str, Any] = {"upstream": issuer, "account": "work"}
+        self.tables: dict[str, dict[str, Any]] = {
+            "listen": {"port": refused_port()},
+            "store": {"path": "vault", "key_file": "vault.key"},
+            "accounts.service": self.service,
+            "accounts.work": self.work,
+            'routes."/"': self.route,
+        }
+
+    def write(self) -> Path:
+        lines = [
+            line
+            for name, table in self.tables.items()
+            for line in (f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()))
+        ]
+        self.file.write_text("\n".join(lines) + "\n")
+        self.file.chmod(0o600)
+        return self.file
+
+    async def findings(self, network: Network = Network.FULL) -> list[Finding]:
+        loaded = load(self.write(), {}, self.environ)
+        return [found async for found in examine(loaded, self.environ, network, LIMIT_S)]
+
+    async def fault(self, subject: str, pattern: str, level: Level = Level.FAIL) -> str:
+        """The cure of the only line that is not ok."""
+        amiss = [finding for finding in await self.findings() if finding.level is not Level.OK]
+        assert [(finding.level, finding.subject) for finding in amiss] == [(level, subject)], amiss
+        assert re.search(pattern, amiss[0].found), amiss[0].found
+        assert amiss[0].cure
+        return amiss[0].cure
+
+    async def is_sound(self) -> bool:
+        amiss = [str(finding) for finding in await self.findings() if finding.level is not Level.OK]
+        assert amiss == []
+        return True
+
+    async def run(self, *words: str) -> Ended:
+        return await run(*words, "-c", self.write(), python=(), **self.environ)
+
+    def do(self, cure: str, word: str) -> None:
+        """The command in a cure that begins with `word`, as a shell would do it, in this environment."""
+        command = re.search(rf"\b{word}\b(?:[^;,)]|,(?! ))*", cure)
+        assert command, cure
+        script = f"{command[0]}\nenv -0"
+        ended = subprocess.run(["sh", "-ec", script], env=self.environ, capture_output=True, check=True)
+        pairs = (pair.partition("=") for pair in ended.stdout.decode().split("\0") if pair)
+        self.environ |= {name: value for name, _, value in pairs}
+
+
+def setting(cure: str, name: str) -> str:
+    """What a cure says to set it to."""
+    found = re.search(rf'{re.escape(name)} = "([^"]+)"', cure)
+    assert found, cure
+    return found[1]
+
+
+@pytest.fixture
+def set_up(tmp_path: Path, issuer: str) -> SetUp:
+    return SetUp(tmp_path, issuer)
+
+
+async def test_what_is_sound_is_called_sound(set_up: SetUp) -> None:
+    assert await set_up.is_sound()
+    subjects = [finding.subject for finding in await set_up.findings()]
+    server = ["discovery", "clock", "client", "scopes"]
+    assert subjects[-10:] == ["reach", *server, "discovery", "clock", "client", "redirect", "scopes"]
+
+
+async def test_the_demo_is_sound() -> None:
+    async with Demo.start() as demo:
+        loaded = Loaded(demo.configuration(refused_port()), None, (), ())
+        findings = [found async for found in examine(loaded, {}, Network.FULL, LIMIT_S)]
+    assert [str(finding) for finding in findings if finding.level is not Level.OK] == []
+    assert len([finding for finding in findings if finding.subject == "discovery"]) == 2
+
+
+async def test_the_command_says_the_same(set_up: SetUp) -> None:
+    """Lines, exit codes, and nothing secret."""
+    sound = await set_up.run("doctor", "--online")
+    assert (sound.status, sound.err) == (0, "")
+    rows = [line.split(None, 2)[:2] for line in sound.out.splitlines()]
+    assert rows == [["ok", finding.subject] for finding in await set_up.findings()]
+    set_up.service["client_secret"] = "wrong-canary"
+    broken = await set_up.run("doctor", "--online", "--json")
+    assert (broken.status, broken.err) == (1, "")
+    assert "canary" not in broken.out
+    (amiss,) = (found for found in json.loads(broken.out)["findings"] if found["level"] != "ok")
+    assert (amiss["level"], amiss["subject"]) == ("fail", "client")
+
+
+async def test_it_asks_of_nobody_what_it_may_not(set_up: SetUp) -> None:
+    both = ["doctor", "--online", "--offline", "-c", str(set_up.write())]
+    assert CliRunner().invoke(main, both).exit_code == 2
+    async with FaultServer([hang]) as server:
+        set_up.route["upstream"] = set_up.work["issuer"] = set_up.service["issuer"] = server.url
+        assert [found for found in await set_up.findings(Network.NONE) if found.level is not Level.OK] == []
+        assert server.connections == 0
+
+
+class TestTime:
+    async def test_what_hangs_is_given_up(self, set_up: SetUp) -> None:
+        """Side by side: were it one after the other, it would take six times as long."""
+        async with FaultServer([hang]) as server:
+            set_up.route["upstream"] = set_up.work["issuer"] = set_up.service["issuer"] = server.url
+            loaded = load(set_up.write(), {}, set_up.environ)
+            began_at = time.monotonic()
+            findings = [found async for found in examine(loaded, set_up.environ, Network.FULL, 0.5)]
+            assert time.monotonic() - began_at < 20
+        assert [found.subject for found in findings if found.level is Level.FAIL][-2:] == ["discovery"] * 2
+
+    async def test_a_call_that_never_ends_holds_nobody_up(self) -> None:
+        forever = Event()
+        try:
+            checks = [
+                Check("stuck", lambda: aside(lambda: [] * forever.wait()), 0.1),
+                Check("good", lambda: aside(lambda: [Finding(Level.OK, "good", "is")]), LIMIT_S),
+            ]
+            stuck, good = [found async for found in side_by_side(checks)]
+        finally:
+            forever.set()
+        assert (
+            str(stuck)
+            == "FAIL  stuck        nothing is known of it within 0.1 s; see what hangs, and try again"
+        )
+        assert good.level is Level.OK
+
+    async def test_an_error_is_not_lost_in_its_thread(self) -> None:
+        def fail() -> list[Finding]:
+            raise RuntimeError("a defect")
+
+        with pytest.raises(RuntimeError, match="a defect"):
+            _ = [found async for found in side_by_side([Check("x", lambda: aside(fail), LIMIT_S)])]
+
+
+class TestConfigCheck:
+    async def test_stages_can_be_compared(self, set_up: SetUp) -> None:
+        """Twice the same, and another client is all the difference there is."""
+        first = await self.check(set_up)
+        assert first == await self.check(set_up)
+        assert first["accounts"].keys() == {"service", "work"}
+        work = first["accounts"]["work"]
+        assert {name: check["level"] for name, check in work["checks"].items()} == dict.fromkeys(
+            ("client", "discovery", "redirect", "scopes"), "ok"
+        )
+        assert first["accounts"]["service"]["settings"]["client_secret"] == "**********"
+        set_up.work["client_id"] = "nobody"
+        second = await self.check(set_up)
+        assert second["accounts"]["service"] == first["accounts"]["service"]
+        changed = second["accounts"]["work"]
+        assert changed["settings"] == work["settings"] | {"client_id": "nobody"}
+        assert {name for name, check in changed["checks"].items() if check != work["checks"][name]} == {
+            "client",
+            "redirect",
+        }
+
+    async def check(self, set_up: SetUp) -> Any:
+        loaded = load(set_up.write(), {}, set_up.environ)
+        return json.loads(format_accounts(loaded, await examine_accounts(loaded, LIMIT_S)))
+
+    async def test_the_command(self, set_up: SetUp) -> None:
+        set_up.tables["accounts.fixed"] = {"token": "canary"}
+        set_up.work["redirect_uri"] = NOT_REGISTERED
+        ended = await set_up.run("config", "check", "--online")
+        good, head, *rows = ended.out.splitlines()
+        assert (ended.status, good[:21], head.split()) == (
+            1,
+            "configuration is good",
+            ["ACCOUNT", "CHECK", "FOUND"],
+        )
+        assert [row.split()[:3] for row in rows] == [
+            *(["service", name, "ok"] for name in ("discovery", "client", "scopes")),
+            ["work", "discovery", "ok"],
+            ["work", "client", "ok"],
+            ["work", "redirect", "FAIL"],
+            ["work", "scopes", "ok"],
+            ["fixed", "-", "ok"],
+        ]
+        assert "; register exactly" in ended.out
+        assert "canary" not in ended.out
+        del set_up.work["redirect_uri"]
+        ended = await set_up.run("config", "check", "--online", "--json")
+        assert (ended.status, ended.err.partition(":")[0]) == (0, "configuration is good")
+        assert json.loads(ended.out)["accounts"]["fixed"]["checks"] == {}
+
+    async def test_json_alone_is_not_understood(self, set_up: SetUp) -> None:
+        assert (
+            CliRunner().invoke(main, ["config", "check", "--json", "-c", str(set_up.write())]).exit_code == 2
+        )
+
+
+class TestAccounts:
+    async def test_a_wrong_client_secret(self, set_up: SetUp) -> None:
+        set_up.service["client_secret"] = "wrong"
+        cure = await set_up.fault(
+            "client", "^service: .*by client_secret_basic is not taken: .*invalid_client"
+        )
+        assert "mend client_id and client_secret" in cure
+        set_up.service["client_secret"] = BASIC_CLIENT.client_secret
+        assert await set_up.is_sound()
+
+    async def test_a_secret_is_not_shown_unless_that_is_asked_for(self, set_up: SetUp) -> None:
+        set_up.service["client_secret"] = "wrong"
+        found = {str(finding.level): finding for finding in await set_up.findings(Network.OPEN)}
+        assert found.keys() == {"ok", "note"}
+        assert found["note"].found == "service: not tried, for that shows its secret to the server"
+        assert found["note"].cure == "bearerd doctor --online does"
+
+    async def test_a_redirect_uri_that_is_not_registered(self, set_up: SetUp) -> None:
+        set_up.work["redirect_uri"] = NOT_REGISTERED
+        cure = await set_up.fault("redirect", f"^work: {NOT_REGISTERED} is not registered")
+        assert f"register exactly {NOT_REGISTERED} for client 'app-client'" in cure
+        assert "or set redirect_uri to what is registered" in cure
+        set_up.work["redirect_uri"] = REGISTERED
+        assert await set_up.is_sound()
+
+    async def test_another_issuer_than_the_server_says(self, set_up: SetUp) -> None:
+        set_up.work["issuer"] += "/"
+        cure = await set_up.fault("discovery", "^work: .*names another issuer than the configured one")
+        set_up.work["issuer"] = setting(cure, "issuer")
+        assert await set_up.is_sound()
+
+    async def test_an_issuer_that_is_none(self, set_up: SetUp) -> None:
+        set_up.work["issuer"] += "/nothing/here"
+        cure = await set_up.fault("discovery", "^work: the issuer has no metadata")
+        assert cure == "set token_endpoint in its place"
+        issuer = set_up.work.pop("issuer").removesuffix("/nothing/here")
+        set_up.work |= {"token_endpoint": f"{issuer}/token", "authorization_endpoint": f"{issuer}/auth"}
+        assert await set_up.is_sound()
+
+    async def test_a_scope_that_is_not_offered(self, set_up: SetUp) -> None:
+        set_up.service["scopes"] = ["api:read", "api:delete"]
+        cure = await set_up.fault("scopes", "^service: asked for and not granted: api:delete$", Level.WARN)
+        assert "take them out of scopes" in cure
+        set_up.service["scopes"] = ["api:read"]
+        assert await set_up.is_sound()
+
+    async def test_a_client_that_nobody_knows(self, set_up: SetUp) -> None:
+        set_up.work["client_id"] = "nobody"
+        amiss = [finding for finding in await set_up.findings() if finding.level is not Level.OK]
+        assert [finding.subject for finding in amiss] == ["client", "redirect"]
+        assert all("mend client_id" in finding.cure for finding in amiss)
+        set_up.work["client_id"] = "app-client"
+        assert await set_up.is_sound()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the clock is faked by way of LD_PRELOAD")
+async def test_a_clock_ten_minutes_off(set_up: SetUp) -> None:
+    program = """
+import asyncio, sys
+from pathlib import Path
+from bearerd.doctor import Network, examine
+from bearerd.settings import load
+async def main():
+    async for finding in examine(load(Path(sys.argv[1]), {}, {}), {"XDG_RUNTIME_DIR": sys.argv[2]}, Network.OPEN, 60):
+        if finding.subject == "clock":
+            print(finding)
+asyncio.run(main())
+"""
+
+    async def clocks() -> list[str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", program, set_up.write(), set_up.environ["XDG_RUNTIME_DIR"]),
+            env=os.environ | faked.environment(),
+            stdout=subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+        return out.decode().splitlines()
+
+    faked = FakedClock(set_up.folder)
+    faked.set(600)
+    _, *lines = await clocks()
+    assert len(lines) == 2
+    for line in lines:
+        assert re.search(r"^FAIL  clock .* is (59|60)\d s ahead of the token endpoint's; set it: ", line), (
+            line
+        )
+    faked.set(0)
+    assert all(line.startswith("ok ") for line in await clocks())
+
+
+# ---------------------------------------------------------------- ways
+
+
+@asynccontextmanager
+async def served(context: ssl.SSLContext | None, port: int = 0) -> AsyncIterator[int]:
+    """An API that wants a token."""
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", _refuse)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context, reuse_address=True).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def _refuse(_: web.Request) -> web.Response:
+    return web.Response(status=401)
+
+
+@contextmanager
+def telling(context: ssl.SSLContext) -> Iterator[int]:
+    """The same, of a server that says why it breaks a handshake off, as most do and those of event loops do not."""
+
+    def serve() -> None:
+        with suppress(OSError):  # of the listener's end
+            while True:
+                answer(listening.accept()[0])
+
+    def answer(connection: socket.socket) -> None:
+        with (
+            suppress(OSError),
+            context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as sock,
+        ):
+            try:
+                sock.do_handshake()
+                sock.recv(4096)
+                sock.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+            finally:
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(4096):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = Thread(target=serve)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+class TestWays:
+    async def test_nobody_listens(self, set_up: SetUp) -> None:
+        port = refused_port()
+        set_up.route["upstream"] = f"http://127.0.0.1:{port}/v1"
+        cure = await set_up.fault("reach", f"http://127.0.0.1:{port} cannot be connected to")
+        assert "start what should listen there" in cure
+        async with served(None, port):
+            assert await set_up.is_sound()
+
+    async def test_a_name_that_leads_nowhere(self, set_up: SetUp) -> None:
+        good = set_up.route["upstream"]
+        set_up.route["upstream"] = "https://no-such-name.invalid/v1"
+        cure = await set_up.fault("reach", "^https://no-such-name.invalid: its name leads to no address")
+        assert 'mend its name in routes."/".upstream' in cure
+        set_up.route["upstream"] = good
+        assert await set_up.is_sound()
+
+    async def test_an_expired_certificate(self, set_up: SetUp, tmp_path: Path) -> None:
+        authority = Authority(tmp_path)
+        set_up.route["ca_file"] = str(authority.ca_file)
+        async with served(authority.server("127.0.0.1", days=-1)) as port:
+            set_up.route["upstream"] = f"https://127.0.0.1:{port}"
+            cure = await set_up.fault("reach", "its certificate has expired")
+            assert "have it renewed at the server" in cure
+        async with served(authority.server("127.0.0.1", days=90), port):
+            assert await set_up.is_sound()
+
+    async def test_a_certificate_that_ends_soon(self, set_up: SetUp, tmp_path: Path) -> None:
+        authority = Authority(tmp_path)
+        set_up.route["ca_file"] = str(authority.ca_file)
+        async with served(authority.server("127.0.0.1", days=13)) as port:
+            set_up.route["upstream"] = f"https://127.0.0.1:{port}"
+            cure = await set_up.fault("reach", "its certificate ends in 13 days", Level.WARN)
+            assert cure == "have it renewed at the server"
+
+    async def test_an_authority_that_is_not_known(self, set_up: SetUp, tmp_path: Path) -> None:
+        authority = Authority(tmp_path)
+        async with served(authority.server("127.0.0.1", days=90)) as port:
+            set_up.route["upstream"] = f"https://127.0.0.1:{port}"
+            cure = await set_up.fault("reach", "of an authority that is not known here")
+            assert 'set routes."/".ca_file to a PEM file with it' in cure
+            set_up.route["ca_file"] = str(authority.ca_file)
+            assert await set_up.is_sound()
+            set_up.route["ca_file"] = str(Authority(tmp_path, "another").ca_file)
+            assert 'mend routes."/".ca_file' in await set_up.fault("reach", "another.pem has not got it")
+
+    async def test_a_certificate_for_another_name(self, set_up: SetUp, tmp_path: Path) -> None:
+        authority = Authority(tmp_path)
+        set_up.route["ca_file"] = str(authority.ca_file)
+        async with served(authority.server("api.example.com", days=90)) as port:
+            set_up.route["upstream"] = f"https://127.0.0.1:{port}"
+            cure = await set_up.fault(
+                "reach", "its certificate is not for 127.0.0.1, but for api.example.com"
+            )
+            set_up.route["server_name"] = setting(cure, 'routes."/".server_name')
+            assert await set_up.is_sound()
+
+    async def test_a_server_that_wants_a_client_certificate(self, set_up: SetUp, tmp_path: Path) -> None:
+        authority = Authority(tmp_path)
+        set_up.route["ca_file"] = str(authority.ca_file)
+        with telling(authority.server("127.0.0.1", days=90, clients=True)) as port:
+            set_up.route["upstream"] = f"https://127.0.0.1:{port}"
+            cure = await set_up.fault("reach", "refuses TLS: .*certificate required")
+            assert 'set routes."/".client_cert_file' in cure
+            certificate, key = authority.issue("laptop", days=90)
+            set_up.route |= {"client_cert_file": str(certificate), "client_key_file": str(key)}
+            assert await set_up.is_sound()
+            set_up.route["client_cert_file"], set_up.route["client_key_file"] = map(
+                str, authority.issue("laptop", days=3)
+            )
+            cure = await set_up.fault("certificate", "the client certificate .* ends on 20", Level.WARN)
+            assert cure == "have a new one issued, and put it there"
+
+    async def test_a_server_that_closes_without_a_word(self, set_up: SetUp, tmp_path: Path) -> None:
+        authority = Authority(tmp_path)
+        set_up.route["ca_file"] = str(authority.ca_file)
+        async with served(authority.server("127.0.0.1", days=90, clients=True)) as port:
+            set_up.route["upstream"] = f"https://127.0.0.1:{port}"
+            cure = await set_up.fault("reach", "without an answer")
+            assert 'or set routes."/".client_cert_file if it wants one' in cure
+
+    async def test_http_where_tls_should_be_and_the_other_way_round(
+        self, set_up: SetUp, tmp_path: Path
+    ) -> None:
+        authority = Authority(tmp_path)
+        set_up.route["ca_file"] = str(authority.ca_file)
+        async with served(None) as plain, served(authority.server("127.0.0.1", days=90)) as secure:
+            set_up.route["upstream"] = f"https://127.0.0.1:{plain}"
+            assert "http in place of https" in await set_up.fault("reach", "does not speak TLS")
+            del set_up.route["ca_file"]
+            set_up.route["upstream"] = f"http://127.0.0.1:{secure}"
+            await set_up.fault("reach", "without an answer|does not speak HTTP")
+
+    async def test_a_proxy_that_refuses(self, set_up: SetUp) -> None:
+        async with FaultServer([read, send(reply(b"", "403 Forbidden"))]) as proxy:
+            set_up.route["proxy"] = proxy.url
+            cure = await set_up.fault("reach", "^the proxy .* does not let calls through to http://127.0.0.1")
+            assert 'set routes."/".proxy to another or to "none"' in cure
+            set_up.route["proxy"] = "none"
+            assert await set_up.is_sound()
+
+
+# ---------------------------------------------------------------- this machine
+
+LISTENER: Final = """
+import socket, sys
+sock = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("listens", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def listener(port: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """Another program, on that port."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LISTENER, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"listens\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def by_subject(findings: list[Finding], subject: str) -> Finding:
+    (found,) = (finding for finding in findings if finding.subject == subject)
+    return found
+
+
+def seal_a_login(set_up: SetUp, key: Key) -> None:
+    """Of the account of a person."""
+    loaded = load(set_up.write(), {}, set_up.environ)
+    identity = build_identity("work", loaded.configuration.accounts["work"].source)
+    now = time.time()
+    tokens = TokenSet(1, Secret("canary"), now, now + 600, Secret("canary"), scope="openid api:read")
+    folder = VaultFolder(set_up.folder / "vault")
+    folder.replace(f"{identity.stem}.vault", seal(tokens, identity, key, b"n" * 12), by_way_of="made.probe")
+
+
+class TestMachine:
+    async def test_another_program_has_the_port(self, set_up: SetUp) -> None:
+        port = set_up.tables["listen"]["port"]
+        with listener(port) as process:
+            cure = await set_up.fault(
+                "port", f"{port} on 127.0.0.1 is in use by python.*, process {process.pid}$"
+            )
+            set_up.do(cure, "kill")
+            assert process.wait(timeout=LIMIT_S) == -signal.SIGTERM
+            assert await set_up.is_sound()
+
+    async def test_what_the_system_does_not_tell(self, tmp_path: Path) -> None:
+        (tmp_path / "self" / "net").mkdir(parents=True)
+        assert find_holder(6750, tmp_path) is None
+        assert find_holder(refused_port()) is None
+
+    async def test_a_daemon_has_the_port(self, set_up: SetUp, tmp_path: Path) -> None:
+        """Its own is where it should be; another's is not."""
+        runtime = Path(set_up.environ["XDG_RUNTIME_DIR"])
+        token = '[accounts.a]\ntoken = "x"\n[routes."/"]\nupstream = "http://127.0.0.1:9"'
+        (tmp_path / "other").mkdir()
+        async with RunningDaemon(tmp_path / "other", token, runtime) as daemon:
+            set_up.tables["listen"]["port"] = daemon.port
+            cure = await set_up.fault(
+                "port", f"by the bearerd of .*other/bearerd.toml, process {daemon.pid}$"
+            )
+            assert f"kill {daemon.pid}" in cure
+            loaded = load(tmp_path / "other" / "bearerd.toml", {"port": daemon.port}, {})
+            found = [found async for found in examine(loaded, set_up.environ, Network.NONE, LIMIT_S)]
+            assert f"that runs with this file, process {daemon.pid}" in by_subject(found, "port").found
+
+    async def test_an_audit_file_that_others_can_write(self, set_up: SetUp) -> None:
+        path = set_up.folder / "audit.log"
+        set_up.tables["log"] = {"audit": str(path)}
+        assert await set_up.is_sound()
+        path.touch()
+        path.chmod(0o666)
+        set_up.do(await set_up.fault("audit", "has mode 0666: others could write to it"), "chmod")
+        assert await set_up.is_sound()
+
+    async def test_an_audit_file_without_its_folder(self, set_up: SetUp) -> None:
+        set_up.tables["log"] = {"audit": str(set_up.folder / "logs" / "audit.log")}
+        set_up.do(await set_up.fault("audit", "cannot be made"), "mkdir")
+        assert await set_up.is_sound()
+
+    async def test_a_runtime_folder_that_others_can_enter(self, set_up: SetUp) -> None:
+        folder = Path(set_up.environ["XDG_RUNTIME_DIR"], "bearerd")
+        folder.mkdir()
+        folder.chmod(0o755)
+        set_up.do(await set_up.fault("runtime", "is open to other users", Level.WARN), "rm")
+        assert await set_up.is_sound()
+
+    async def test_a_variable_that_leads_clients_to_a_proxy(self, set_up: SetUp) -> None:
+        set_up.environ |= {"HTTP_PROXY": "http://proxy.example.com:3128", "NO_PROXY": "example.org"}
+        set_up.do(await set_up.fault("environment", "HTTP_PROXY", Level.WARN), "export")
+        assert set_up.environ["NO_PROXY"] == "example.org,127.0.0.1,localhost,::1"
+        assert await set_up.is_sound()
+
+    async def test_a_variable_that_takes_all_trust_away(self, set_up: SetUp) -> None:
+        set_up.environ["SSL_CERT_FILE"] = str(set_up.folder / "nothing.pem")
+        assert "unset SSL_CERT_FILE" in await set_up.fault("environment", "no server is trusted")
+
+    async def test_programs_that_are_not_there(self, set_up: SetUp) -> None:
+        program = set_up.folder / "get-token"
+        program.write_text("#!/bin/sh\necho token\n")
+        set_up.tables["accounts.command"] = {"command": [str(program), "canary"]}
+        cure = await set_up.fault(
+            "programs", r"^accounts\.command\.command: .*get-token is not there, or cannot"
+        )
+        assert "chmod +x" in cure
+        assert "canary" not in cure
+        program.chmod(0o700)
+        assert await set_up.is_sound()
+        set_up.tables["hooks"] = {"on_login_needed": ["no-such-program-of-ours"]}
+        await set_up.fault("programs", "hooks.on_login_needed: no-such-program-of-ours", Level.WARN)
+        set_up.tables["hooks"] = {"on_login_needed": ["true"]}
+        assert await set_up.is_sound()
+
+    async def test_a_key_file_of_clients_that_others_can_write(self, set_up: SetUp) -> None:
+        path = set_up.folder / "keys.json"
+        set_up.tables["keys"] = {"use": "optional", "file": str(path)}
+        path.write_text(build_document([ClientKey("laptop", bytes(32), 0)]))
+        path.chmod(0o662)
+        set_up.do(await set_up.fault("clients", "other users can write to it"), "chmod")
+        assert await set_up.is_sound()
+
+    async def test_the_key_of_another_vault(self, set_up: SetUp) -> None:
+        key_file = set_up.folder / "vault.key"
+        folder = VaultFolder(set_up.folder / "vault")
+        store = Store(key_source="file", key_file=str(key_file))
+        good = await load_key(store, folder, create=True)
+        seal_a_login(set_up, good)
+        assert await set_up.is_sound()
+        write_key(key_file, build_key(bytes(32)))
+        cure = await set_up.fault("vault", "was sealed with another key")
+        assert "give that key back" in cure
+        write_key(key_file, good)
+        assert await set_up.is_sound()
+
+    async def test_a_keychain_that_is_locked(self, set_up: SetUp, desktop: Desktop) -> None:
+        desktop.open_keychain()
+        del set_up.tables["store"]["key_file"]
+        await load_key(Store(), VaultFolder(set_up.folder / "vault"), create=True)
+        desktop.close_keychain()
+        desktop.open_keychain("wrong")
+        assert "unlock it" in await set_up.fault("key", "is locked")
+        desktop.close_keychain()
+        desktop.open_keychain()
+        assert await set_up.is_sound()
+
+    @needs_root
+    async def test_a_full_disk(self, set_up: SetUp) -> None:
+        path = set_up.folder / "vault"
+        path.mkdir()
+        with mounted(path, "64k"):
+            filler = path / "filler.probe"
+            filler.touch(0o600)
+            filler.write_bytes(bytes(64 << 10))
+            assert await set_up.fault("writable", "No space left on device") == "make room there"
+            filler.unlink()
+            assert await set_up.is_sound()
