@@ -85,7 +85,7 @@ class LocalSocket:
             raise self._unusable("is there already and is no socket", "move it away")
         if found.st_uid != os.geteuid():
             raise self._unusable(f"belongs to another user (uid {found.st_uid})", "have it removed")
-        if _answers(self._path):
+        if answers(self._path):
             raise self._unusable("is in use by another program", "stop that")
         self._path.unlink()
 
@@ -116,7 +116,7 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _answers(path: Path) -> bool:
+def answers(path: Path) -> bool:
     """False only where it is certain that no process listens there."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(_ANSWER_S)

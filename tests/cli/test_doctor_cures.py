@@ -10,39 +10,49 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, Final
+from typing import Any, Final, Self
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from aiohttp import web
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
+from bearerd.assembly import SystemClock
 from bearerd.cli import main
 from bearerd.cli.config import format_accounts
+from bearerd.core.accounts import OAuthSource
 from bearerd.core.client_keys import ClientKey, build_document
-from bearerd.core.configuration import Store
+from bearerd.core.configuration import Listen, Store
+from bearerd.core.metadata import parse_metadata
 from bearerd.core.redaction import Secret
+from bearerd.core.targets import DIRECT, Origin
 from bearerd.core.tokens import TokenSet
 from bearerd.core.vault import Key, build_identity, build_key, seal
 from bearerd.demo.world import Demo
 from bearerd.doctor import Finding, Level, Network, examine, examine_accounts
-from bearerd.doctor.holders import find_holder
+from bearerd.doctor.destinations import Place
+from bearerd.doctor.holders import examine_port, examine_socket, find_holder, judge_holder
 from bearerd.doctor.pace import Check, aside, side_by_side
+from bearerd.doctor.reach import try_place
+from bearerd.doctor.servers import Questions
+from bearerd.doctor.surroundings import examine_audit, examine_runtime, examine_spool
+from bearerd.oauth.exchange import open_session
 from bearerd.settings import Loaded, load
 from bearerd.stores.keys import load_key
 from bearerd.stores.vault import VaultFolder
 from certificates import Authority
 from clocks import FakedClock
-from commands import Ended, run
 from daemons import RunningDaemon
 from disks import mounted
-from faults import FaultServer, hang, read, refused_port, reply, send
+from faults import FaultServer, black_hole, hang, read, refused_port, reply, send
 from oidc_peer import BASIC_CLIENT, FOLDER, find_node
 from test_keychain import Desktop, desktop, home
 from test_rekey import write_key
+from users import bound_by_permissions, shared_folder
 
 __all__ = ["desktop", "home"]
 
@@ -126,16 +136,18 @@ class SetUp:
         assert amiss == []
         return True
 
-    async def run(self, *words: str) -> Ended:
-        return await run(*words, "-c", self.write(), python=(), **self.environ)
+    async def run(self, *words: str) -> Result:
+        """A command, while the servers of this process answer it."""
+        arguments = [*words, "-c", str(self.write())]
+        return await asyncio.to_thread(CliRunner(env=self.environ).invoke, main, arguments)
 
     def do(self, cure: str, word: str) -> None:
         """The command in a cure that begins with `word`, as a shell would do it, in this environment."""
         command = re.search(rf"\b{word}\b(?:[^;,)]|,(?! ))*", cure)
         assert command, cure
         script = f"{command[0]}\nenv -0"
-        ended = subprocess.run(["sh", "-ec", script], env=self.environ, capture_output=True, check=True)
-        pairs = (pair.partition("=") for pair in ended.stdout.decode().split("\0") if pair)
+        done = subprocess.run(["sh", "-ec", script], env=self.environ, capture_output=True, check=True)
+        pairs = (pair.partition("=") for pair in done.stdout.decode().split("\0") if pair)
         self.environ |= {name: value for name, _, value in pairs}
 
 
@@ -169,14 +181,14 @@ async def test_the_demo_is_sound() -> None:
 async def test_the_command_says_the_same(set_up: SetUp) -> None:
     """Lines, exit codes, and nothing secret."""
     sound = await set_up.run("doctor", "--online")
-    assert (sound.status, sound.err) == (0, "")
-    rows = [line.split(None, 2)[:2] for line in sound.out.splitlines()]
+    assert (sound.exit_code, sound.stderr) == (0, "")
+    rows = [line.split(None, 2)[:2] for line in sound.stdout.splitlines()]
     assert rows == [["ok", finding.subject] for finding in await set_up.findings()]
     set_up.service["client_secret"] = "wrong-canary"
     broken = await set_up.run("doctor", "--online", "--json")
-    assert (broken.status, broken.err) == (1, "")
-    assert "canary" not in broken.out
-    (amiss,) = (found for found in json.loads(broken.out)["findings"] if found["level"] != "ok")
+    assert (broken.exit_code, broken.stderr) == (1, "")
+    assert "canary" not in broken.stdout
+    (amiss,) = (found for found in json.loads(broken.stdout)["findings"] if found["level"] != "ok")
     assert (amiss["level"], amiss["subject"]) == ("fail", "client")
 
 
@@ -253,8 +265,8 @@ class TestConfigCheck:
         set_up.tables["accounts.fixed"] = {"token": "canary"}
         set_up.work["redirect_uri"] = NOT_REGISTERED
         ended = await set_up.run("config", "check", "--online")
-        good, head, *rows = ended.out.splitlines()
-        assert (ended.status, good[:21], head.split()) == (
+        good, head, *rows = ended.stdout.splitlines()
+        assert (ended.exit_code, good[:21], head.split()) == (
             1,
             "configuration is good",
             ["ACCOUNT", "CHECK", "FOUND"],
@@ -267,12 +279,12 @@ class TestConfigCheck:
             ["work", "scopes", "ok"],
             ["fixed", "-", "ok"],
         ]
-        assert "; register exactly" in ended.out
-        assert "canary" not in ended.out
+        assert "; register exactly" in ended.stdout
+        assert "canary" not in ended.stdout
         del set_up.work["redirect_uri"]
         ended = await set_up.run("config", "check", "--online", "--json")
-        assert (ended.status, ended.err.partition(":")[0]) == (0, "configuration is good")
-        assert json.loads(ended.out)["accounts"]["fixed"]["checks"] == {}
+        assert (ended.exit_code, ended.stderr.partition(":")[0]) == (0, "configuration is good")
+        assert json.loads(ended.stdout)["accounts"]["fixed"]["checks"] == {}
 
     async def test_json_alone_is_not_understood(self, set_up: SetUp) -> None:
         assert (
@@ -326,6 +338,13 @@ class TestAccounts:
         set_up.service["scopes"] = ["api:read"]
         assert await set_up.is_sound()
 
+    async def test_a_scope_that_is_refused(self, set_up: SetUp) -> None:
+        set_up.work |= {"client_id": "narrow-client", "scopes": ["openid", "api:read"]}
+        cure = await set_up.fault("scopes", "^work: the scopes are refused: the server says invalid_scope")
+        assert "take out of scopes what it does not have" in cure
+        set_up.work["scopes"] = ["openid"]
+        assert await set_up.is_sound()
+
     async def test_a_client_that_nobody_knows(self, set_up: SetUp) -> None:
         set_up.work["client_id"] = "nobody"
         amiss = [finding for finding in await set_up.findings() if finding.level is not Level.OK]
@@ -368,6 +387,174 @@ asyncio.run(main())
         )
     faked.set(0)
     assert all(line.startswith("ok ") for line in await clocks())
+
+
+# ---------------------------------------------------------------- servers of other kinds
+
+
+class Odd:
+    """An authorization server that describes itself as it is told to, and has a page for whoever wants to log in.
+
+    `asked` are the paths and queries it was asked for, `forms` what came to its token endpoint.
+    """
+
+    def __init__(self) -> None:
+        self.document: dict[str, Any] = {}
+        self.refuses_redirects = False
+        self.status = 200
+        self.hangs = Event()
+        self.asked: list[str] = []
+        self.forms: list[dict[str, str]] = []
+        application = web.Application()
+        application.router.add_get("/.well-known/openid-configuration", self._describe)
+        application.router.add_get("/authorize", self._show)
+        application.router.add_post("/token", self._refuse)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        self.issuer = ""
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.issuer = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.document = {
+            "issuer": self.issuer,
+            "token_endpoint": f"{self.issuer}/token",
+            "authorization_endpoint": f"{self.issuer}/authorize",
+        }
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    async def _describe(self, _: web.Request) -> web.Response:
+        return web.json_response(self.document)
+
+    async def _show(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path_qs)
+        if self.hangs.is_set():
+            await asyncio.sleep(LIMIT_S)
+        strange = self.refuses_redirects and not request.query["redirect_uri"].startswith("http://127.0.0.1")
+        return web.Response(status=400 if strange else self.status, text="Please log in.")
+
+    async def _refuse(self, request: web.Request) -> web.Response:
+        self.forms.append({name: str(value) for name, value in (await request.post()).items()})
+        return web.json_response({"error": "invalid_grant"}, status=400)
+
+
+@pytest.fixture
+async def odd() -> AsyncIterator[Odd]:
+    async with Odd() as server:
+        yield server
+
+
+class TestOtherServers:
+    async def test_one_that_shows_its_page_whatever_is_asked(self, set_up: SetUp, odd: Odd) -> None:
+        set_up.work["issuer"] = odd.issuer
+        found = by_level(await set_up.findings(), Level.NOTE)
+        assert found.subject == "redirect"
+        assert found.found.endswith("is registered cannot be told from outside: a login tells")
+        silent, usual, nobodys = (parse_qs(urlsplit(asked).query) for asked in odd.asked)
+        assert (silent["prompt"], "prompt" in usual) == (["none"], False)
+        assert nobodys["redirect_uri"] == ["https://bearerd-doctor.invalid/callback"]
+
+    async def test_one_that_refuses_others(self, set_up: SetUp, odd: Odd) -> None:
+        odd.refuses_redirects = True
+        set_up.work["issuer"] = odd.issuer
+        assert await set_up.is_sound()
+
+    async def test_one_in_trouble(self, set_up: SetUp, odd: Odd) -> None:
+        odd.status = 503
+        set_up.work["issuer"] = odd.issuer
+        await set_up.fault(
+            "redirect", "it cannot be told now: the authorization endpoint answers 503", Level.WARN
+        )
+        odd.document["authorization_endpoint"] = f"http://127.0.0.1:{refused_port()}/authorize"
+        await set_up.fault("redirect", "the authorization endpoint cannot be reached", Level.WARN)
+
+    async def test_one_that_hangs(self, set_up: SetUp, odd: Odd) -> None:
+        odd.hangs.set()
+        set_up.work["issuer"] = odd.issuer
+        source = load(set_up.write(), {}, {}).configuration.accounts["work"].source
+        assert isinstance(source, OAuthSource)
+        server = parse_metadata(odd.issuer, json.dumps(odd.document).encode())
+        async with open_session() as session:
+            questions = Questions(session, SystemClock(), Network.OPEN, 0.2, {})
+            (finding,), _ = await questions._judge_redirect(source, server, REGISTERED)
+        assert finding.level is Level.WARN
+        assert "did not answer in time" in finding.found
+
+    async def test_one_whose_token_endpoint_is_elsewhere(self, set_up: SetUp, odd: Odd) -> None:
+        set_up.work["issuer"] = odd.issuer
+        port = refused_port()
+        odd.document["token_endpoint"] = f"http://127.0.0.1:{port}/token"
+        amiss = [found for found in await set_up.findings() if found.level is Level.FAIL]
+        assert [found.subject for found in amiss] == ["reach", "clock", "client"]
+        assert amiss[0].found == f"work: http://127.0.0.1:{port} cannot be connected to"
+        assert amiss[2].found == "work: the token endpoint cannot be reached"
+
+    async def test_one_without_pkce(self, set_up: SetUp, odd: Odd) -> None:
+        set_up.work["issuer"] = odd.issuer
+        odd.document["code_challenge_methods_supported"] = ["plain"]
+        await set_up.fault("discovery", "does not do PKCE with S256")
+        assert odd.asked == []
+
+    async def test_devices_alone_can_log_in(self, set_up: SetUp, issuer: str) -> None:
+        del set_up.work["issuer"]
+        set_up.work |= {
+            "token_endpoint": f"{issuer}/token",
+            "device_authorization_endpoint": f"{issuer}/device/auth",
+        }
+        assert await set_up.is_sound()
+        assert "redirect" not in {found.subject for found in await set_up.findings()}
+
+    async def test_no_refresh_token_is_shown(self, set_up: SetUp, odd: Odd) -> None:
+        set_up.tables["accounts.brought"] = {
+            "issuer": odd.issuer,
+            "client_id": "app-client",
+            "refresh_token": "canary-refresh",
+        }
+        assert await set_up.is_sound()
+        (form,) = odd.forms
+        assert form["grant_type"] == "refresh_token"
+        assert form["refresh_token"].startswith("bearerd-doctor-")
+
+    async def test_a_port_that_the_system_chooses(self, set_up: SetUp) -> None:
+        set_up.tables["listen"]["port"] = 0
+        found = by_level(await set_up.findings(), Level.NOTE)
+        assert (found.subject, found.cure) == ("redirect", "set redirect_uri or listen.port")
+        set_up.work["redirect_uri"] = REGISTERED
+        assert await set_up.is_sound()
+
+    async def test_an_upstream_with_a_name(self, set_up: SetUp) -> None:
+        async with served(None) as port:
+            set_up.route["upstream"] = f"http://localhost:{port}"
+            assert await set_up.is_sound()
+
+    async def test_a_file_that_is_gone_since_the_settings_were_read(
+        self, set_up: SetUp, tmp_path: Path
+    ) -> None:
+        authority = Authority(tmp_path)
+        set_up.route |= {"upstream": "https://127.0.0.1:9", "ca_file": str(authority.ca_file)}
+        loaded = load(set_up.write(), {}, set_up.environ)
+        authority.ca_file.unlink()
+        found = [found async for found in examine(loaded, set_up.environ, Network.FULL, LIMIT_S)]
+        finding = by_level(found, Level.FAIL)
+        assert finding.found.startswith(f'routes."/".ca_file: {authority.ca_file} cannot be read')
+        assert finding.cure == "mend that or name another file"
+
+    async def test_an_upstream_that_says_nothing(self) -> None:
+        async with FaultServer([hang]) as server:
+            place = Place(Origin("http", "127.0.0.1", server.port), DIRECT, "the setting")
+            (finding,) = await try_place(place, 0.0, LIMIT_S, talk_s=0.2)
+        assert finding.level is Level.NOTE
+        assert finding.found.endswith("accepts a connection, and says nothing on it for now")
+
+    async def test_an_upstream_that_accepts_nothing(self) -> None:
+        with black_hole() as port:
+            place = Place(Origin("http", "127.0.0.1", port), DIRECT, "the setting")
+            (finding,) = await try_place(place, 0.0, 0.4)
+        assert finding.level is Level.FAIL
+        assert finding.found.endswith("did not accept a connection in time")
 
 
 # ---------------------------------------------------------------- ways
@@ -550,6 +737,11 @@ def listener(port: int) -> Iterator["subprocess.Popen[bytes]"]:
             process.kill()
 
 
+def by_level(findings: list[Finding], level: Level) -> Finding:
+    (found,) = (finding for finding in findings if finding.level is level)
+    return found
+
+
 def by_subject(findings: list[Finding], subject: str) -> Finding:
     (found,) = (finding for finding in findings if finding.subject == subject)
     return found
@@ -686,3 +878,98 @@ class TestMachine:
             assert await set_up.fault("writable", "No space left on device") == "make room there"
             filler.unlink()
             assert await set_up.is_sound()
+
+    async def test_a_socket_and_no_port(self, set_up: SetUp, tmp_path: Path) -> None:
+        """Its folder is not there; a file is there; another's socket; one of the dead; its own."""
+        path = set_up.folder / "sockets" / "bearerd.sock"
+        set_up.tables["listen"] = {"hosts": [], "socket": str(path)}
+        set_up.work["redirect_uri"] = REGISTERED
+        set_up.do(await set_up.fault("socket", "its folder is not there"), "mkdir")
+        assert await set_up.is_sound()
+        path.touch()
+        assert "move it away" in await set_up.fault("socket", "is a file, and no socket")
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(path))
+            assert by_subject(await set_up.findings(), "socket").found.endswith("died, and is made anew")
+            sock.listen()
+            assert "stop what listens there" in await set_up.fault("socket", "is in use by another program")
+        assert path.exists()
+        path.parent.chmod(0o777)
+        set_up.do(await set_up.fault("socket", "could be exchanged for another socket"), "chmod")
+        (tmp_path / "one").mkdir()
+        token = '[accounts.a]\ntoken = "x"\n[routes."/"]\nupstream = "http://127.0.0.1:9"'
+        listen = f'hosts = []\nsocket = "{path}"'
+        runtime = Path(set_up.environ["XDG_RUNTIME_DIR"])
+        async with RunningDaemon(tmp_path / "one", token, runtime, listen=listen) as daemon:
+            assert f"kill {daemon.pid}" in await set_up.fault("socket", "is in use by another program")
+            loaded = load(tmp_path / "one" / "bearerd.toml", {}, {})
+            found = [found async for found in examine(loaded, set_up.environ, Network.NONE, LIMIT_S)]
+            assert f"that runs with this file, process {daemon.pid}" in by_subject(found, "socket").found
+            assert by_subject(found, "port").level is Level.OK
+
+    @needs_root
+    def test_a_port_and_files_of_others(self) -> None:
+        """As another user than root, whose they are."""
+        with shared_folder() as folder:
+            audit, path = folder / "audit.log", folder / "bearerd.sock"
+            audit.touch(0o600)
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.bind(str(path))
+            with bound_by_permissions():
+                assert examine_audit(audit).found == f"{audit} belongs to another user (uid 0)"
+                assert examine_socket(path, [], None).found == f"{path} belongs to another user (uid 0)"
+                low = examine_port(Listen(hosts=("127.0.0.1",), port=1), [], None)
+                assert (low.level, low.cure) == (Level.FAIL, "set listen.port to one from 1024 on")
+
+    def test_a_port_that_a_service_manager_holds(self) -> None:
+        """It starts bearerd when somebody connects, and must not be ended for it."""
+        finding = judge_holder("127.0.0.1", 6750, 1, "systemd")
+        assert finding.level is Level.NOTE
+        assert "kill" not in str(finding)
+
+    @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/null")])
+    def test_an_audit_file_that_is_none(self, tmp_path: Path, make: Callable[[Path], object]) -> None:
+        make(tmp_path / "audit.log")
+        finding = examine_audit(tmp_path / "audit.log")
+        assert (finding.level, finding.cure) == (Level.FAIL, "set log.audit to another file")
+
+    def test_an_audit_file_that_cannot_be_written_to(self) -> None:
+        with shared_folder() as folder, bound_by_permissions():
+            path = folder / "audit.log"
+            path.touch(0o400)
+            finding = examine_audit(path)
+        assert (finding.level, finding.cure) == (Level.FAIL, f"chmod 600 {path}")
+
+    async def test_room_for_bodies(self, set_up: SetUp, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache = set_up.folder / "cache"
+        cache.mkdir(mode=0o700)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+        set_up.route["spool"] = "disk"
+        set_up.tables["limits"] = {"spool_total": 1 << 60}
+        cure = await set_up.fault("spool", "limits.spool_total is 1099511627776 MiB", Level.WARN)
+        assert "set limits.spool_total to less" in cure
+        set_up.tables["limits"] = {"spool_total": "64MiB"}
+        assert await set_up.is_sound()
+        assert list(cache.iterdir()) == []
+        cache.chmod(0o777)
+        set_up.do(await set_up.fault("spool", "other users can write to", Level.WARN), "chmod")
+        assert await set_up.is_sound()
+
+    def test_a_folder_of_bodies_that_is_another_s(self) -> None:
+        with shared_folder() as folder:
+            (folder / "root").mkdir(mode=0o755)
+            with bound_by_permissions():
+                finding = examine_spool(folder / "root" / "bodies", 0)
+        assert finding.level is Level.WARN
+        assert "XDG_CACHE_HOME" in finding.cure or "give" in finding.cure
+
+    def test_a_runtime_folder_that_cannot_be(self, tmp_path: Path) -> None:
+        long = tmp_path / ("x" * 100)
+        long.mkdir()
+        assert "too long for sockets" in examine_runtime({"XDG_RUNTIME_DIR": str(long)}).found
+        assert "cannot be made" in examine_runtime({"TMPDIR": "/nowhere"}).found
+        assert (
+            "is made when bearerd runs" in examine_runtime({"TMPDIR": str(tmp_path)}).found
+            or len(str(tmp_path)) > 70
+        )

@@ -33,7 +33,7 @@ from bearerd.doctor.findings import (
     newest,
     sound,
 )
-from bearerd.doctor.holders import examine_port
+from bearerd.doctor.holders import examine_port, examine_socket
 from bearerd.doctor.pace import LIMIT_S, Check, aside, side_by_side
 from bearerd.doctor.reach import try_place
 from bearerd.doctor.servers import Network, Questions
@@ -138,7 +138,10 @@ def _examine_daemons(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Fin
     yield examine_runtime(environ)
     file = os.path.realpath(loaded.path) if loaded.path else None
     running = Daemons(environ, tidy=False).fetch_status()
-    yield examine_port(loaded.configuration.listen, running, file)
+    listen = loaded.configuration.listen
+    yield examine_port(listen, running, file)
+    if listen.socket is not None:
+        yield examine_socket(Path(listen.socket), running, file)
 
 
 def _examine_settings(loaded: Loaded) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Who listens on a port: a bearerd of ours, or which other process, if the system tells."""
+"""Who listens where bearerd is to: a bearerd of ours, or which other process, if the system tells."""
 
 import errno
 import os
@@ -11,8 +11,12 @@ from typing import Any, Final
 from bearerd.core.configuration import Listen
 from bearerd.core.targets import Origin
 from bearerd.doctor.findings import Finding, Level, shown
+from bearerd.doctor.sight import Kind, Seen, look_at
+from bearerd.local_socket import answers
+from bearerd.way import find_weakness, own_home
 
 _NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+_MANAGERS: Final = frozenset({"systemd", "launchd"})
 _LISTENING: Final = "0A"  # include/net/tcp_states.h
 
 
@@ -62,8 +66,48 @@ def _judge_taken(host: str, port: int, daemons: Sequence[dict[str, Any]], file: 
     if process is None:
         cure = f"set listen.port to another, or stop what has it: lsof -nP -iTCP:{port} -sTCP:LISTEN"
         return Finding(Level.FAIL, "port", f"{port} on {host} is in use by another program", cure)
-    text = f"{port} on {host} is in use by {shown(_name(process))}, process {process}"
+    return judge_holder(host, port, process, _name(process))
+
+
+def judge_holder(host: str, port: int, process: int, name: str) -> Finding:
+    """Of a process that is none of ours. A service manager listens for the services that it starts."""
+    if name in _MANAGERS:
+        text = f"{port} is held by {name}, process {process}, for the service that it starts"
+        return Finding(Level.NOTE, "port", text)
+    text = f"{port} on {host} is in use by {shown(name)}, process {process}"
     return Finding(Level.FAIL, "port", text, f"set listen.port to another, or: kill {process}")
+
+
+def examine_socket(path: Path, daemons: Sequence[dict[str, Any]], file: str | None) -> Finding:
+    """Whether a Unix socket could be made at `path`."""
+    if not path.parent.is_dir():
+        text = f"{path} cannot be made, for its folder is not there"
+        return Finding(Level.FAIL, "socket", text, f"mkdir -p -m 700 {path.parent}")
+    if weakness := find_weakness(path.parent, own_home()):
+        text = f"{path} could be exchanged for another socket: {weakness.found}"
+        return Finding(Level.FAIL, "socket", text, weakness.cure)
+    seen = look_at(path, read=False)
+    if seen is None:
+        return Finding(Level.OK, "socket", f"{path} is made when bearerd runs")
+    if seen.kind is not Kind.OTHER or not path.is_socket():
+        text = f"{path} is a {seen.kind}, and no socket"
+        return Finding(Level.FAIL, "socket", text, "move it away, or set listen.socket to another path")
+    return _judge_socket(path, seen, daemons, file)
+
+
+def _judge_socket(path: Path, seen: Seen, daemons: Sequence[dict[str, Any]], file: str | None) -> Finding:
+    other = "set listen.socket to another path"
+    if seen.owner != os.geteuid():
+        text = f"{path} belongs to another user (uid {seen.owner})"
+        return Finding(Level.FAIL, "socket", text, f"have it removed, or {other}")
+    if not answers(path):
+        return Finding(Level.OK, "socket", f"{path} is left of a bearerd that died, and is made anew")
+    ours = next((daemon for daemon in daemons if daemon.get("socket") == str(path)), None)
+    if ours is not None and ours["config"] == file:
+        text = f"{path} is that of the bearerd that runs with this file, process {ours['pid']}"
+        return Finding(Level.OK, "socket", text)
+    cure = f"kill {ours['pid']}, or {other}" if ours else f"stop what listens there, or {other}"
+    return Finding(Level.FAIL, "socket", f"{path} is in use by another program", cure)
 
 
 def find_holder(port: int, system: Path = Path("/proc")) -> int | None:

@@ -27,25 +27,41 @@ _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
 _ANSWER_LIMIT: Final = 64 << 10
 
 
-async def try_place(place: Place, now: float, limit_s: float) -> list[Finding]:
-    """One finding, of the first step that fails or of them all. `now` is epoch seconds."""
+async def try_place(
+    place: Place, now: float, limit_s: float, *, talk_s: float | None = None
+) -> list[Finding]:
+    """One finding, of the first step that fails or of them all. `now` is epoch seconds.
+
+    The name has `limit_s` seconds, and half as many each have the connection and, unless `talk_s` says otherwise, all that
+    is said on it.
+    """
     try:
-        addresses = await _resolve(place)
-    except (OSError, UnicodeError) as exc:
+        async with asyncio.timeout(limit_s):
+            addresses = await _resolve(place)
+    except (OSError, UnicodeError) as exc:  # the end of the time, too
         return [_judge_name(place, exc)]
 
     async def known(host: str, port: int) -> Sequence[AddrInfoType]:
         del host, port
         return addresses
 
-    dialer = Dialer(Trust(), connect_s=limit_s, resolve=known)
+    dialer = Dialer(Trust(), connect_s=limit_s / 2, resolve=known)
     try:
         context = build_context(place.way.tls) if place.origin.scheme == "https" else None
-        return [await _talk(place, await dialer.reach(place.origin, place.way), context, now)]
+        sock = await dialer.reach(place.origin, place.way)
+        async with asyncio.timeout(talk_s or limit_s / 2):
+            return [await _talk(place, sock, context, now)]
     except Untrustworthy as problem:
         return [finding_of(Level.FAIL, "reach", f"{place.of_route(problem.key)}: {problem.text}")]
     except UpstreamError as problem:
         return [_judge_connection(place, problem)]
+    except TimeoutError:
+        text = f"{place.origin} accepts a connection, and says nothing on it for now"
+        return [
+            Finding(
+                Level.NOTE, "reach", text, f"if it stays so, see what it waits for, or mend {place.setting}"
+            )
+        ]
     except _Untrusted as problem:
         names = await _names(place, dialer) if problem.code in MISMATCHES else ()
         return [judge_certificate(place, problem.code, names)]
@@ -67,6 +83,8 @@ def _hop(place: Place) -> Origin:
 def _judge_name(place: Place, exc: OSError | UnicodeError) -> Finding:
     name = f"the proxy {_hop(place)}" if place.way.proxy else str(place.origin)
     reason = exc.strerror if isinstance(exc, gaierror) else "it is no name"
+    if isinstance(exc, TimeoutError):
+        reason = "nothing answers for it in time"
     setting = place.of_route("proxy") if place.way.proxy else place.setting
     cure = f"mend its name in {setting}, or this machine's DNS"
     return Finding(Level.FAIL, "reach", f"{name}: its name leads to no address ({reason})", cure)

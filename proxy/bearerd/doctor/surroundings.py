@@ -77,7 +77,7 @@ def examine_audit(path: Path) -> Finding:
         cure = f"mkdir -p {path.parent}, let this user write there, or set log.audit to another file"
         return Finding(Level.FAIL, "audit", f"{path} cannot be made", cure)
     problem = _judge_audit(path, seen)
-    if problem is None and not os.access(path, os.W_OK):
+    if problem is None and not _may(path, os.W_OK):
         problem = Finding(Level.FAIL, "audit", f"{path} cannot be written to", f"chmod 600 {path}")
     return problem or Finding(Level.OK, "audit", f"{path} takes lines, from this user alone")
 
@@ -112,8 +112,11 @@ def examine_spool(folder: Path, room: int) -> Finding:
 
 
 def _may_write(folder: Path) -> bool:
-    effective = os.access in os.supports_effective_ids
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
+    return folder.is_dir() and _may(folder, os.W_OK | os.X_OK)
+
+
+def _may(path: Path, what: int) -> bool:
+    return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)
 
 
 def examine_programs(configuration: Configuration, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -108,6 +108,16 @@ const LOGIN_CLIENTS = [
     scope: SCOPES.join(' '),
     id_token_signed_response_alg: 'ES256',
   },
+  {
+    client_id: 'narrow-client', // may have one scope, and log people in
+    token_endpoint_auth_method: 'none',
+    application_type: 'native',
+    grant_types: ['authorization_code'],
+    redirect_uris: ['http://127.0.0.1/-/callback'],
+    response_types: ['code'],
+    scope: 'openid',
+    id_token_signed_response_alg: 'ES256',
+  },
 ];
 
 function buildProvider(issuer) {
