@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import time
 from contextlib import suppress
 from typing import Any, Final, TextIO, cast
 
@@ -16,6 +17,7 @@ from bearerd.core.lines import build_line
 from bearerd.core.redaction import redact_text, redact_value
 from bearerd.outlet import Outlet
 from bearerd.privacy import frames
+from bearerd.repeats import Repeats
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -29,6 +31,7 @@ _PLACE: Final = re.compile(r"\bat (/[^\s<>()]+:[0-9]+)")
 
 
 _outlet: Outlet | None = None
+_repeats: Final = Repeats(time.monotonic)
 
 
 def write_aside() -> None:
@@ -37,6 +40,7 @@ def write_aside() -> None:
     if _outlet is None:
         _outlet = Outlet(sys.stderr.fileno(), _tell_of_loss)
         atexit.register(_outlet.close)
+        atexit.register(_repeats.flush)  # which comes first
 
 
 def _tell_of_loss(lines: int) -> None:
@@ -48,8 +52,10 @@ def configure(settings: Logging, stream: TextIO | None = None) -> None:
     output = _outlet if _outlet is not None and stream is None else _Patient(stream or sys.stderr)
     stream = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
+    _repeats.forget()
     structlog.configure(
         processors=[
+            _repeats,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([redact, escape, _renderer(stream)] if console else [render]),
