@@ -332,8 +332,14 @@ REWRITTEN = "has a path that browsers rewrite; use letters, digits, dots, dashes
             "https://localhost:8400/",
             "is https, which nothing speaks here; use http, or set listen.public_url to its origin",
         ),
-        ("http://localhost/?a=b", "has a query or a fragment; only scheme, host, port and path belong here"),
-        ("http://localhost/#a", "has a query or a fragment; only scheme, host, port and path belong here"),
+        (
+            "http://localhost/?a=b",
+            "has a query or a fragment; take it out, for only scheme, host, port and path belong here",
+        ),
+        (
+            "http://localhost/#a",
+            "has a query or a fragment; take it out, for only scheme, host, port and path belong here",
+        ),
         ("http://a@localhost/", "has a user name in it; take out everything before the @"),
         ("http://localhost/a/../b", REWRITTEN),
         ("http://localhost/./b", REWRITTEN),
@@ -361,7 +367,7 @@ def test_bad_redirect_uris(tmp_path: Path, uri: str, problem: str) -> None:
         ),
         (
             "https://proxy.example.com/?",
-            "has a query or a fragment; only scheme, host, port and path belong here",
+            "has a query or a fragment; take it out, for only scheme, host, port and path belong here",
         ),
         ("proxy.example.com", "is not an http or https URL; write it like https://api.example.com/v1"),
         ("", "is empty; give it a value or take it out"),
@@ -380,7 +386,7 @@ TABLE = 'is not a table of texts; write it like { access_type = "offline" }'
         ('"prompt=consent"', TABLE),
         ("{ max_age = 0 }", TABLE),
         ("[]", TABLE),
-        ('{ "a b" = "x" }', "'a b' is not a parameter's name; it has letters, digits, _, . and - only"),
+        ('{ "a b" = "x" }', "'a b' is not a parameter's name; use letters, digits, _, . and - only"),
         ('{ prompt = "" }', "prompt is empty or has a control character in it; mend that or take it out"),
         (
             '{ prompt = "a\\nb" }',

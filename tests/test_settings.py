@@ -1108,7 +1108,7 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "grant without its key": (
         '[accounts.work]\ngrant = "file"\n' + ROOT,
-        'accounts.work.token_file: is missing; grant = "file" needs it',
+        'accounts.work.token_file: is missing; set it, for grant = "file" needs it',
     ),
     "no issuer": (
         CLIENT.replace('issuer = "https://login.example.com"\n', "") + SECRET + ROOT,

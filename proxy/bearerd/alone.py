@@ -44,9 +44,8 @@ async def fetch_token(
         token = await (manager.refresh() if force else manager.token(min_valid_s))
     except LoginRequired as problem:
         source = account.source
-        if isinstance(source, OAuthSource) and source.interactive:
-            raise LoginRequired(advise(account.name, str(problem))) from None
-        raise
+        here = isinstance(source, OAuthSource) and source.interactive
+        raise LoginRequired(advise(account.name, str(problem), here=here)) from None
     except asyncio.CancelledError:
         raise Interrupted("interrupted; what had been sent was waited for") from None
     finally:
@@ -82,7 +81,9 @@ async def _logins(configuration: Configuration, account: Account) -> AsyncIterat
     vault, clock = Vault(configuration.store), SystemClock()
     party = build_party(account, clock, vault, stays=False)
     if party is None:
-        raise LoginFailed(f"account {account.name} has no login: its tokens need no person")
+        raise LoginFailed(
+            f"account {account.name} has no login, for its tokens need no person; see it with: bearerd status"
+        )
     party.manager.start_idle()
     try:
         await vault.key()
@@ -130,7 +131,9 @@ def _find_landing(configuration: Configuration, account: Account) -> Landing:
     except ValueError as problem:
         raise ConfigError(str(problem)) from None
     if account.name not in landings:
-        raise LoginFailed(f"account {account.name} is not one that a person may log in to here")
+        raise LoginFailed(
+            f"account {account.name} is not one that a person may log in to here; log in where its vault is filled, or see its grant and login with: bearerd config show"
+        )
     return landings[account.name]
 
 

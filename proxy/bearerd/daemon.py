@@ -74,7 +74,7 @@ _NOT_BY_TCP: Final = Problem(
 _NOT_BY_SOCKET: Final = Problem(
     403,
     "peer_refused",
-    "this socket is for the user that runs bearerd and for those in listen.socket_uids",
+    "this socket is for the user that runs bearerd and for those in listen.socket_uids; add your own there, or call as one of them",
     "http_request_denied",
     close=True,
 )

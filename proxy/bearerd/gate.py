@@ -51,10 +51,18 @@ FRESH_S: Final = 2.0  # at the end, for the first request of a connection that w
 REFUSALS: Final = 8  # that are said at the same time; whoever comes beside them is told nothing
 STRANGERS: Final = 1024  # users whose refusal is logged
 _UNREADABLE: Final = Problem(
-    400, "bad_request", "this is not an HTTP request that can be read", "http_request_error", close=True
+    400,
+    "bad_request",
+    "this is not an HTTP request that can be read; send HTTP/1.1, without TLS",
+    "http_request_error",
+    close=True,
 )
 _DEFECT: Final = Problem(
-    500, "internal_error", "bearerd met an error of its own", "proxy_internal_error", close=True
+    500,
+    "internal_error",
+    "bearerd met an error of its own; see its log, which says where, and report it",
+    "proxy_internal_error",
+    close=True,
 )
 
 

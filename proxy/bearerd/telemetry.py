@@ -156,7 +156,9 @@ def find_endpoint(given: str, environ: Mapping[str, str]) -> str:
             try:
                 origin, _ = parse_origin(found)
             except ValueError:
-                raise ConfigError(f"{variable}: is no http or https URL") from None
+                raise ConfigError(
+                    f"{variable}: is no http or https URL; write it like http://127.0.0.1:4318"
+                ) from None
             if not origin.loopback:
                 raise ConfigError(
                     f"log.traces: {variable} leads to another machine, {origin.host}; if paths, routes and account names "

@@ -206,7 +206,10 @@ class TestStatus:
                 assert response.status == 503
             ended = await run("status", "--port", str(daemon.port))
         assert ended.out.splitlines()[2].split() == ["work", "waiting", "-", "-"]
-        assert ended.out.splitlines()[3] == "work: the command ended with status 1; run it by hand to see why"
+        assert (
+            ended.out.splitlines()[3]
+            == "work: the command ended with status 1; run it by hand to see why; it is tried again by itself"
+        )
 
     async def test_no_daemon_is_an_error_that_says_how_to_start_one(self, file: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:

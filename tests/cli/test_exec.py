@@ -71,7 +71,7 @@ class TestVariables:
     @pytest.mark.parametrize("further", [[], [("X", "")]])
     def test_several_routes_and_none_is_wanted(self, further: list[tuple[str, str]]) -> None:
         routes = [Reached("/a", f"{URL}/a"), Reached("/b", f"{URL}/b")]
-        with pytest.raises(click.UsageError, match="there are several routes: name one of /a, /b"):
+        with pytest.raises(click.UsageError, match="there are several routes; name one of /a, /b"):
             build_variables(routes, None, further)
 
     def test_a_variable_of_two_routes(self) -> None:

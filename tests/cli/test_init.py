@@ -154,13 +154,13 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("words", "problem"),
         [
-            ((), "--provider is missing; there is auth0, databricks, entra,"),
+            ((), "--provider is missing; name one of auth0, databricks, entra,"),
             (("--provider", "gogle"), "there is no preset gogle; there is auth0,"),
             (("--provider", "../x"), "there is no preset ../x"),
             (
                 ("--provider", "entra"),
                 (
-                    "still to be said: --issuer (in place of "
+                    "something is still to be said; give --issuer (in place of "
                     "https://login.microsoftonline.com/YOUR-TENANT-ID/v2.0), "
                     "--client-id (in place of YOUR-CLIENT-ID)"
                 ),
@@ -201,7 +201,7 @@ class TestOptions:
         ended = bearerd(tmp_path, "init", "-o", path)
         assert (ended.returncode, ended.stdout) == (1, "")
         assert ended.stderr == (
-            f"bearerd: {path} is there already; --force replaces it and keeps a backup, -o names another\n"
+            f"bearerd: {path} is there already; replace it with --force, which keeps a backup, or name another with -o\n"
         )
         assert path.read_text() == "mine"
 

@@ -324,7 +324,7 @@ class TestWords:
             (
                 '[accounts.other]\nissuer = "https://a.example"\nclient_id = "b"\n',
                 (),
-                "name one of the accounts: other, work",
+                "there are several accounts; name one of other, work",
             ),
         ],
     )
@@ -344,7 +344,11 @@ class TestWords:
         )
         for command in ("login", "logout"):
             ended = await run(command, "-c", file)
-            assert (ended.status, "there is no account that a person may log in to" in ended.err) == (2, True)
+            assert (
+                ended.status,
+                "there is no account that a person may log in to; see the grants with: bearerd config show"
+                in ended.err,
+            ) == (2, True)
 
     async def test_what_is_kept_in_memory_is_kept_by_a_daemon(self, tmp_path: Path) -> None:
         toml = configure(tmp_path, "http://127.0.0.1:9").partition("[accounts")
@@ -464,4 +468,4 @@ class TestAtADaemon:
             await terminal.until("press Enter")
             assert (await run("logout", "-c", file)).status == 0
             assert await terminal.end() == 1
-            assert terminal.shown.endswith("bearerd: the account was logged out meanwhile\n")
+            assert terminal.shown.endswith("bearerd: the account was logged out meanwhile; begin again\n")

@@ -81,8 +81,14 @@ class TestUsage:
         [
             ((), "Missing option '--key-source'"),
             (("--key-source", "auto"), "is not one of"),
-            (("--key-source", "keychain", "--key-file", "k"), "--key-file goes with --key-source file"),
-            (("--key-source", "secret"), "--key-secret-file and --key-source secret go together"),
+            (
+                ("--key-source", "keychain", "--key-file", "k"),
+                "--key-file goes with --key-source file; take one of them, or write both",
+            ),
+            (
+                ("--key-source", "secret"),
+                "--key-secret-file and --key-source secret go together; write both, or none",
+            ),
             (("--key-source", "file", "--key-secret-file", "k"), "go together"),
             (("--key-source", "secret", "--key-secret-file", "absent"), "absent cannot be read"),
         ],

@@ -67,7 +67,22 @@ def test_several_daemons() -> None:
 
 def test_what_passes_by_itself_has_no_command() -> None:
     down = account("work", problem="the token endpoint said no")
-    assert format_status(document(down), NOW, Screen()).endswith("\nwork: the token endpoint said no")
+    assert format_status(document(down), NOW, Screen()).endswith(
+        "\nwork: the token endpoint said no; it is tried again by itself"
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "advice"),
+    [
+        ("waiting", "it is tried again by itself"),
+        ("login_pending", "go on where the login was begun"),
+        ("login_required", "give it a new refresh token, or log in where its vault is filled"),
+    ],
+)
+def test_what_nobody_can_log_in_to_has_advice_all_the_same(state: str, advice: str) -> None:
+    shown = format_status(document(account("work", state, problem="no")), NOW, Screen())
+    assert shown.endswith(f"\nwork: no; {advice}")
 
 
 def test_a_narrow_terminal_loses_columns_and_no_account() -> None:

@@ -182,7 +182,8 @@ class TestWithADeadDaemon:
             ended = await run("token", "work", "-c", tmp_path / "bearerd.toml")
         assert (ended.status, ended.out) == (0, "t\n")
         assert ended.err == (
-            f"bearerd: warning: running daemons are not asked: {runtime}/bearerd cannot be used: is a link\n"
+            f"bearerd: warning: running daemons are not asked: {runtime}/bearerd cannot be used: is a link; mend that, or let XDG_RUNTIME_DIR or "
+            "TMPDIR name a folder of your own\n"
         )
         assert "control.unavailable" in daemon.log
 

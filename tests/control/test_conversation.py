@@ -292,7 +292,8 @@ class TestTogether:
         self, environ: dict[str, str], side: Side
     ) -> None:
         advice = "account work: nobody has logged in yet; log in with: bearerd login work"
-        for account, text in (("work", advice), ("closed", "nobody has logged in yet")):
+        closed = "account closed: nobody has logged in yet; give it a new refresh token, or log in where its vault is filled"
+        for account, text in (("work", advice), ("closed", closed)):
             assert account in side.managers
             with pytest.raises(LoginRequired) as refusal:
                 await asyncio.to_thread(Daemons(environ).fetch_token, account, ORIGIN)

@@ -334,7 +334,7 @@ class TestFolder:
             assert (await side.manager.token()).generation == 1
             assert await fetch() is None
         daemons = Daemons(os.environ)
-        assert daemons.warning == f"running daemons are not asked: {runtime}/bearerd {why}"
+        assert str(daemons.warning).startswith(f"running daemons are not asked: {runtime}/bearerd {why}")
 
     async def test_a_link_is_refused(self, runtime: Path, tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
@@ -537,9 +537,13 @@ class TestDaemonSide:
 
     async def test_a_login_that_is_over_is_said_by_its_name(self) -> None:
         async with Side(renewable=False).running():
-            with pytest.raises(LoginRequired, match=r"^nobody has logged in yet$"):
+            with pytest.raises(
+                LoginRequired, match=r"^account work: nobody has logged in yet; give it a new refresh token"
+            ):
                 await fetch()
-            with pytest.raises(LoginRequired, match=r"^nobody has logged in yet$"):
+            with pytest.raises(
+                LoginRequired, match=r"^account work: nobody has logged in yet; give it a new refresh token"
+            ):
                 await fetch(force=True)
 
     async def test_a_failure_is_said_in_its_words_once_nobody_has_a_token(self) -> None:

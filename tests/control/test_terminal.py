@@ -43,7 +43,7 @@ MINE: Final = Secret("the-binding-of-another-place")
 BASE: Final = "http://127.0.0.1:6750"
 LANDING: Final = Landing(f"{BASE}/-/callback", BASE, "/-/callback")
 SOURCE: Final = OAuthSource(Grant.AUTHORIZATION_CODE, "cli", issuer=ISSUER)
-NOT_HERE: Final = "account {} is not one that a person may log in to here"
+NOT_HERE: Final = "account {} is not one that a person may log in to here; log in where its vault is filled, or see its grant and login with: bearerd config show"
 DONE: Final = {"done": {"account": "work", "subject": "someone", "expires_at": 1_000_600.0}}
 DEVICE: Final = {
     "device": {
@@ -256,7 +256,7 @@ class TestPaste:
         async with world() as made:
             person, ending = await made.meet("paste")
             person.paste(person.callback(error="access_denied", error_description="not+you"))
-            assert await ending == error("the server says access_denied: not you")
+            assert await ending == error("the server says access_denied: not you; begin again")
             assert [reply for reply in person.said if "refused" in reply] == [], "it is said once"
             assert made.server.redeemed == []
             assert not made.under_way
@@ -397,7 +397,7 @@ class TestOthers:
             made.server.device_pending = [PENDING] * 200
             _, ending = await made.meet(way)
             await made.end_elsewhere(denial="access_denied")
-            assert await ending == error("the server says access_denied")
+            assert await ending == error("the server says access_denied; begin again")
 
     async def test_a_replaced_login_on_a_device_ends(self) -> None:
         async with world() as made:
@@ -612,7 +612,7 @@ class TestLogout:
     async def test_an_account_that_is_not_there(self) -> None:
         async with world() as made:
             assert await made.terminals.log_out("nobody") == error(
-                "account nobody has no login that could be given up"
+                "account nobody has no login that could be given up; see it with: bearerd status"
             )
 
 

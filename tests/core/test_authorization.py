@@ -399,9 +399,13 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("error", "description", "sentence"),
         [
-            ("access_denied", "You said no", "the server says access_denied: You said no"),
-            ("login_required", None, "the server says login_required"),
-            ("e" * 500, None, "the server says " + "e" * 64),
+            ("access_denied", "You said no", "the server says access_denied: You said no; begin again"),
+            ("login_required", None, "the server says login_required; begin again"),
+            (
+                "e" * 500,
+                None,
+                "the server says " + "e" * 64 + "; see client_id, redirect_uri and scopes of the account",
+            ),
         ],
     )
     def test_what_the_server_says(self, error: str, description: str | None, sentence: str) -> None:

@@ -670,7 +670,10 @@ async def test_an_upstream_that_falls_silent_before_its_answer() -> None:
         client.write("GET / HTTP/1.1")
         status, problem = await client.problem()
         assert (status, problem["code"]) == (504, "upstream_timeout")
-        assert problem["detail"] == "the upstream has been silent for 0.1 seconds"
+        assert (
+            problem["detail"]
+            == "the upstream has been silent for 0.1 seconds; set response_idle of the route to more if it may be"
+        )
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 9", "Transfer-Encoding: chunked"])

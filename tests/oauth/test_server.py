@@ -153,7 +153,8 @@ class TestRealServer:
                 back = await person.cancel(url, REDIRECT)
                 callback = parse_callback(urlsplit(back).query.encode())
             with pytest.raises(
-                CallbackRefused, match=r"^the server says access_denied: End-User aborted interaction$"
+                CallbackRefused,
+                match=r"^the server says access_denied: End-User aborted interaction; begin again$",
             ):
                 check_callback(callback, MADE, described, 0.0)
             assert (await peer.log()).requests == ()

@@ -177,7 +177,7 @@ def build_variables(
         named = {name: chosen.url + path for name, path in further}
         return {GENERIC: chosen.url} | variables | named
     if not variables or further:
-        raise click.UsageError(f"there are several routes: name one of {_list(routes)}")
+        raise click.UsageError(f"there are several routes; name one of {_list(routes)}")
     return variables
 
 

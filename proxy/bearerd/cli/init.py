@@ -113,7 +113,7 @@ def find_target(output: Path | None, environ: Mapping[str, str]) -> Path:
 def refuse_existing(target: Path, *, force: bool) -> None:
     if os.path.lexists(target) and not force:
         raise BearerdError(
-            f"{target} is there already; --force replaces it and keeps a backup, -o names another"
+            f"{target} is there already; replace it with --force, which keeps a backup, or name another with -o"
         )
 
 
@@ -127,7 +127,7 @@ def choose_preset(name: str | None, *, terminal: bool) -> "Preset":
         choice = click.Choice(list(presets), case_sensitive=False)
         name = click.prompt("Provider", type=choice, default="oidc", show_choices=False, err=True)
     if name is None:
-        raise click.UsageError(f"--provider is missing; there is {', '.join(presets)}")
+        raise click.UsageError(f"--provider is missing; name one of {', '.join(presets)}")
     if name not in presets:
         refuse_name("preset", name, presets, "--provider")
     return presets[name]
@@ -137,7 +137,7 @@ def answer_all(text: str, asked: Sequence["Question"], *, terminal: bool) -> str
     """The text with an answer to every question. Without a terminal every answer is an option."""
     if asked and not terminal:
         missing = ", ".join(f"{_FLAGS[question.key]} (in place of {question.value})" for question in asked)
-        raise click.UsageError(f"still to be said: {missing}")
+        raise click.UsageError(f"something is still to be said; give {missing}")
     for question in asked:
         if question.value in text:  # an earlier answer may have told this one too
             text = ask(text, question)

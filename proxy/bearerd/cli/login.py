@@ -69,9 +69,11 @@ def find_only(path: Path | None) -> str:
         case [name]:
             return name
         case []:
-            raise click.UsageError("there is no account that a person may log in to")
+            raise click.UsageError(
+                "there is no account that a person may log in to; see the grants with: bearerd config show"
+            )
         case _:
-            raise click.UsageError(f"name one of the accounts: {', '.join(sorted(names))}")
+            raise click.UsageError(f"there are several accounts; name one of {', '.join(sorted(names))}")
 
 
 def tell_done(done: Mapping[str, Any]) -> None:

@@ -52,7 +52,9 @@ def rekey(path: Path | None, source: str, key_file: Path | None, key_secret_file
     loaded = load(path, {}, os.environ)
     old = loaded.configuration.store
     if old.kind == "memory":
-        raise StoreError('store.kind is "memory": there is no vault and no key to change')
+        raise StoreError(
+            'store.kind is "memory", so there is no vault and no key to change; set it to "vault" for one'
+        )
     new = _build_new(old, source, key_file, key_secret_file)
     done = asyncio.run(rekey_vault(VaultFolder(Path(old.path)), old, new))
     click.echo(format_advice(done, loaded), err=True)
@@ -61,9 +63,9 @@ def rekey(path: Path | None, source: str, key_file: Path | None, key_secret_file
 
 def _check_options(source: str, key_file: Path | None, key_secret_file: Path | None) -> None:
     if key_file and source != "file":
-        raise click.UsageError("--key-file goes with --key-source file")
+        raise click.UsageError("--key-file goes with --key-source file; take one of them, or write both")
     if bool(key_secret_file) != (source == "secret"):
-        raise click.UsageError("--key-secret-file and --key-source secret go together")
+        raise click.UsageError("--key-secret-file and --key-source secret go together; write both, or none")
 
 
 def _build_new(old: "Store", source: str, key_file: Path | None, key_secret_file: Path | None) -> "Store":

@@ -14,6 +14,10 @@ Document = Mapping[str, Any]
 _HEAD: Final = ("ACCOUNT", "STATE", "EXPIRES", "LAST REFRESH")
 _STATES: Final = {"login_required": "login needed", "login_pending": "login under way"}
 _COLOURS: Final = {"active": "green", "login_required": "red"}
+_ADVICE: Final = {
+    "login_pending": "go on where the login was begun",
+    "login_required": "give it a new refresh token, or log in where its vault is filled",
+}
 _GAP: Final = "  "
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -94,7 +98,9 @@ def _colour(account: Document) -> str:
 
 def _trouble(account: Document, option: str) -> str:
     cure = account.get("cure")  # a daemon of an earlier version has none
-    return f"{account['name']}: {account['problem']}{f'; run: {cure}{option}' if cure else ''}"
+    known = _ADVICE.get(account["state"], "it is tried again by itself")
+    advice = f"run: {cure}{option}" if cure else known
+    return f"{account['name']}: {account['problem']}; {advice}"
 
 
 def format_moment(seconds: float) -> str:

@@ -51,7 +51,7 @@ def command(
     Example: bearerd token work --min-valid 300
     """
     if operation is not None and form not in HELPERS:
-        raise click.UsageError(f"{operation}: only {' and '.join(HELPERS)} have operations")
+        raise click.UsageError(f"{operation}: only {' and '.join(HELPERS)} have operations; take it out")
 
     def obtain() -> HandedToken:
         return obtain_token(account, path, min_valid_s=min_valid_s, force=force)
@@ -72,7 +72,9 @@ def help_with(form: str, operation: str, obtain: Callable[[], HandedToken]) -> N
                 click.echo(token_formats.format_git(obtain(), attributes))
         case "docker-credential", "get":
             if not asked.strip():
-                raise click.UsageError("docker-credential reads the address of a server from standard input")
+                raise click.UsageError(
+                    "docker-credential reads the address of a server from standard input; write it there"
+                )
             click.echo(token_formats.format_docker(obtain(), asked.strip()))
         case "docker-credential", "list":
             click.echo("{}")

@@ -29,8 +29,10 @@ _SILENT: Final = logging.getLogger("bearerd.callback")
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 
-_ELSEWHERE: Final = Problem(404, "no_such_page", "only the end of a login is here")
-_READ_ONLY: Final = Problem(405, "method_refused", "this page is read with GET", headers=(("Allow", "GET"),))
+_ELSEWHERE: Final = Problem(404, "no_such_page", "only the end of a login is here; go on where it was begun")
+_READ_ONLY: Final = Problem(
+    405, "method_refused", "this page is read with GET; send that", headers=(("Allow", "GET"),)
+)
 
 
 class CallbackListener:
@@ -63,7 +65,7 @@ class CallbackListener:
             ) from None
         if not sockets:
             raise LoginFailed(
-                f"the login would come back to {self._place.authority}, which this machine lacks"
+                f"the login would come back to {self._place.authority}, which this machine lacks; set redirect_uri of the account to an address of this machine"
             )
         self._server = web.Server(
             self._answer,

@@ -36,12 +36,24 @@ FORM_LIMIT: Final = 4096
 FORM_S: Final = 10.0
 
 _NO_LOGIN: Final = Problem(
-    404, "no_such_page", "there is no account with this name that a person may log in to here"
+    404,
+    "no_such_page",
+    "there is no account with this name that a person may log in to here; see them on the status page",
 )
-_GET_ONLY: Final = Problem(405, "method_refused", "this page is read with GET", headers=(("Allow", "GET"),))
-_POST_ONLY: Final = Problem(405, "method_refused", "a logout is a POST", headers=(("Allow", "POST"),))
+_GET_ONLY: Final = Problem(
+    405, "method_refused", "this page is read with GET; send that", headers=(("Allow", "GET"),)
+)
+_POST_ONLY: Final = Problem(
+    405,
+    "method_refused",
+    "a logout is a POST; use the button on the status page, or bearerd logout",
+    headers=(("Allow", "POST"),),
+)
 _NOT_OURS: Final = Problem(
-    403, "origin_refused", "only a page of this daemon's own may ask for this", "http_request_denied"
+    403,
+    "origin_refused",
+    "only a page of this daemon's own may ask for this; open the status page",
+    "http_request_denied",
 )
 _STALE: Final = Problem(
     403,

@@ -19,10 +19,10 @@ _NO_PAGE: Final = Problem(
     404,
     "no_such_page",
     "under /-/ there are the status page, status, livez, readyz, healthz, metrics, login, callback and logout, and nothing "
-    "else",
+    "else; open /-/",
 )
 _READ_ONLY: Final = Problem(
-    405, "method_refused", "this page is read with GET", headers=(("Allow", "GET, HEAD"),)
+    405, "method_refused", "this page is read with GET; send that", headers=(("Allow", "GET, HEAD"),)
 )
 _LOGIN: Final = "/-/login/"
 _LOGOUT: Final = "/-/logout/"

@@ -23,6 +23,9 @@ GREETING: Final = b'{"bearerd": 1}\n'
 OVERRIDES: Final = ("BEARERD_ACCOUNTS__", "BEARERD_STORE__", "BEARERD_UPSTREAM")
 
 
+_ELSEWHERE: Final = "let XDG_RUNTIME_DIR or TMPDIR name a folder of your own"
+
+
 class Unusable(Exception):  # noqa: N818  # a reason, given on as part of a line
     """The runtime folder cannot be trusted or used. The text says which folder and why."""
 
@@ -93,11 +96,11 @@ def opened(folder: Path, *, create: bool = False) -> Iterator[int]:
         raise
     except OSError as exc:
         reason = "is a link" if folder.is_symlink() else os.strerror(exc.errno or 0).lower()
-        raise Unusable(f"{folder} cannot be used: {reason}") from None
+        raise Unusable(f"{folder} cannot be used: {reason}; mend that, or {_ELSEWHERE}") from None
     try:
         found = os.fstat(descriptor)
         if found.st_uid != os.geteuid():
-            raise Unusable(f"{folder} belongs to another user")
+            raise Unusable(f"{folder} belongs to another user; {_ELSEWHERE}")
         if stat.S_IMODE(found.st_mode) & 0o077:
             raise Unusable(f"{folder} is open to other users; remove it")
         yield descriptor

@@ -46,7 +46,10 @@ Reply = dict[str, Any]
 NOT_MINE: Final[Reply] = {"not_mine": True}
 BAD_REQUEST: Final[Reply] = {"error": {"kind": "bad_request", "text": "the request is not understood"}}
 DEFECT: Final[Reply] = {
-    "error": {"kind": "internal", "text": "bearerd met an error of its own; its log says where"}
+    "error": {
+        "kind": "internal",
+        "text": "bearerd met an error of its own; see its log, which says where, and report it",
+    }
 }
 
 
@@ -243,7 +246,7 @@ class ControlSocket:
                 return _tell(await wanted)
         except LoginRequired as problem:
             can = self._terminals is not None and request.account in self._terminals.accounts
-            text = advise(request.account, str(problem)) if can else str(problem)
+            text = advise(request.account, str(problem), here=can)
             return {"error": {"kind": "login_required", "text": text}}
         except TokenUnavailable as problem:
             return _unavailable(str(problem), problem.retry_after_s)

@@ -89,7 +89,9 @@ class TerminalLogins:
     async def _by_browser(self, account: str, say: Say, hear: Hear) -> None:
         """At our own page: there the browser gets the cookie that it ends the login with."""
         if account not in self._logins.accounts:
-            raise LoginFailed(f"account {account} is not one that a person may log in to here")
+            raise LoginFailed(
+                f"account {account} is not one that a person may log in to here; log in where its vault is filled, or see its grant and login with: bearerd config show"
+            )
         await say({"login": {"url": self._login_urls[account]}})
         while await hear() is not None:
             await say({"refused": "this login ends in the browser; to paste an address, use --no-browser"})
@@ -98,7 +100,9 @@ class TerminalLogins:
         binding = self._binding or Secret(secrets.token_urlsafe(32))
         landing = self._landings.get(account)
         if landing is None:
-            raise LoginFailed(f"account {account} is not one that a person may log in to here")
+            raise LoginFailed(
+                f"account {account} is not one that a person may log in to here; log in where its vault is filled, or see its grant and login with: bearerd config show"
+            )
         url, _ = await self._logins.begin(account, redirect_uri=landing.redirect_uri, binding=binding)
         try:
             await say({"login": {"url": url}})
@@ -136,9 +140,12 @@ async def _leave(hear: Hear) -> LoggedIn | None:
     return None
 
 
-def advise(account: str, reason: str) -> str:
-    """`reason`, and what to do about it, for a command that needs a login."""
-    return f"account {account}: {reason}; log in with: bearerd login {account}"
+def advise(account: str, reason: str, *, here: bool = True) -> str:
+    """`reason`, and what to do about it, for a command that needs a login. `here` says that a person may do that here."""
+    if here:
+        return f"account {account}: {reason}; log in with: bearerd login {account}"
+    cure = "" if ";" in reason else "; give it a new refresh token, or log in where its vault is filled"
+    return f"account {account}: {reason}{cure}"
 
 
 def build_device(device: DeviceAuthorization) -> Reply:

@@ -142,6 +142,17 @@ VALUE_LIMIT: Final = 4 << 10
 _VALUE: Final = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendix A: VSCHAR
 _NOT_PLAIN: Final = re.compile(r"[^\x20-\x7e]")
 _NOT_ENCODED: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_PASSING: Final = frozenset(
+    {
+        "access_denied",
+        "consent_required",
+        "interaction_required",
+        "login_required",
+        "server_error",
+        "temporarily_unavailable",
+    }
+)
+"""What another attempt may help against (RFC 6749 section 4.1.2.1, OpenID Connect Core section 3.1.2.6)."""
 _ODD: Final = "the callback is not one that an authorization server sends; begin the login again"
 
 
@@ -181,7 +192,9 @@ def parse_pasted(text: str) -> Callback | Secret:
     """
     text = text.strip()
     if not text or not text.isascii() or not text.isprintable() or len(text) > QUERY_LIMIT:
-        raise CallbackRefused("this is neither the address of the page the login ended on nor a code")
+        raise CallbackRefused(
+            "this is neither the address of the page the login ended on nor a code; paste one of them"
+        )
     _, mark, query = text.partition("?")
     if mark or "=" in text.rstrip("="):
         return parse_callback((query if mark else text).partition("#")[0].encode("ascii"))
@@ -202,12 +215,21 @@ def check_callback(callback: Callback, transaction: Transaction, server: Metadat
     if now >= transaction.expires_at:
         raise CallbackRefused("the login was begun more than ten minutes ago; begin again")
     if callback.iss is not None and callback.iss != server.issuer and server.issuer is not None:
-        raise CallbackRefused("the callback comes from another server than the login was begun with")
+        raise CallbackRefused(
+            "the callback comes from another server than the login was begun with; begin again, and see issuer of the account"
+        )
     if callback.iss is None and server.iss_required:
-        raise CallbackRefused("the callback does not say which server it comes from, as this one always does")
+        raise CallbackRefused(
+            "the callback does not say which server it comes from, as this one always does; begin again"
+        )
     if callback.error is not None:
         said = f": {callback.error_description}" if callback.error_description else ""
-        raise CallbackRefused(f"the server says {callback.error[:64]}{said}")
+        cure = (
+            "begin again"
+            if callback.error in _PASSING
+            else "see client_id, redirect_uri and scopes of the account"
+        )
+        raise CallbackRefused(f"the server says {callback.error[:64]}{said}; {cure}")
     if callback.code is None:
         raise CallbackRefused(_ODD)
     return callback.code

@@ -248,7 +248,12 @@ def _is_own_navigation(guard: Guard, head: Head) -> bool:
 def _refuse_loop(guard: Guard, head: Head) -> Problem | None:
     """Our own pseudonym in Via: the call has been here before. Or it has gone as far as it may."""
     if head.method == "OPTIONS" and head.get(b"max-forwards") == b"0":
-        return Problem(508, "loop", "Max-Forwards lets this call go no further", "proxy_loop_detected")
+        return Problem(
+            508,
+            "loop",
+            "Max-Forwards lets this call go no further; leave that field out",
+            "proxy_loop_detected",
+        )
     if any(guard.pseudonym in via for via in head.every(b"via")):
         detail = "this call has already passed through this daemon: its upstream leads back here"
         return Problem(508, "loop", detail, "proxy_loop_detected")

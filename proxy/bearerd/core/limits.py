@@ -13,7 +13,7 @@ SPARE_DESCRIPTORS: Final = 48  # for listeners, stores, token endpoints, command
 TARGET_TOO_LONG: Final = Problem(
     414,
     "target_too_long",
-    "the request target has more than 16 KiB",
+    "the request target has more than 16 KiB; send what is long in the body",
     "http_request_error",
     close=True,
 )
@@ -28,14 +28,14 @@ HEAD_TOO_LARGE: Final = Problem(
 HEAD_TIMEOUT: Final = Problem(
     408,
     "head_timeout",
-    "the request did not arrive in time; limits.header_read says how long its head may take",
+    "the request did not arrive in time; send its head at once, or set limits.header_read to more",
     "http_request_error",
     close=True,
 )
 BODY_TIMEOUT: Final = Problem(
     408,
     "body_timeout",
-    "the rest of the request body did not come; limits.body_idle says how long it may stop",
+    "the rest of the request body did not come; send it without such a stop, or set limits.body_idle to more",
     "http_request_error",
     close=True,
 )

@@ -160,7 +160,9 @@ def build_problem_page(problem: Problem, target: bytes, request_id: str | None =
 def _build_login_needed(problem: Problem, login_url: str, target: bytes) -> Page:
     path = urlsplit(login_url).path
     name = path.rpartition("/")[2]
-    reason = problem.detail.removeprefix(f"account {name}: ")
+    reason = problem.detail.removeprefix(f"account {name}: ").partition("; log in ")[
+        0
+    ]  # there are buttons for it
     return build_message(
         "Please log in",
         paragraph(

@@ -27,7 +27,10 @@ class Problem:
 
 
 DEFECT: Final = Problem(
-    500, "internal_error", "bearerd met an error of its own; its log says where", "proxy_internal_error"
+    500,
+    "internal_error",
+    "bearerd met an error of its own; see its log, which says where, and report it",
+    "proxy_internal_error",
 )
 
 TITLES: Final = {
@@ -103,7 +106,7 @@ def no_token(account: str, error: TokenError, login_url: str | None = None) -> P
     return Problem(
         503,
         "login_required",
-        detail,
+        f"{detail}; log in at login_url, or with: bearerd login {account}" if login_url else detail,
         "proxy_internal_error",
         (("x-should-retry", "false"),),
         login_url=login_url,

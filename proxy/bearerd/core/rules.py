@@ -205,5 +205,8 @@ _AMBIGUOUS_PATH: Final = Problem(
     _DENIED,
 )
 _NOT_ALLOWED: Final = Problem(
-    403, "refused_by_allow", "allow of the route has no rule that takes this call in", _DENIED
+    403,
+    "refused_by_allow",
+    "allow of the route has no rule that takes this call in; add one, if it is to pass",
+    _DENIED,
 )

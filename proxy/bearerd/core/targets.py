@@ -144,7 +144,9 @@ def parse_origin(url: str) -> tuple[Origin, str]:
     if "@" in parts.netloc:
         raise ValueError("has a user name in it; take out everything before the @")
     if "?" in url or "#" in url:
-        raise ValueError("has a query or a fragment; only scheme, host, port and path belong here")
+        raise ValueError(
+            "has a query or a fragment; take it out, for only scheme, host, port and path belong here"
+        )
     authority = _AUTHORITY.fullmatch(parts.netloc.lower())
     if authority is None:
         raise ValueError(_BAD_HOST)
@@ -172,7 +174,7 @@ def _parse_port(port: str | None) -> int | None:
     if not port:
         return None
     if not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
-        raise ValueError("has a port that is no number from 1 to 65535")
+        raise ValueError("has a port that is no number from 1 to 65535; mend it")
     return int(port)
 
 

@@ -41,12 +41,16 @@ _NO_ROUTE: Final = Problem(
     "destination_not_found",
 )
 _BAD_BODY: Final = Problem(
-    400, "bad_request", "the request body is not framed as it should be", "http_request_error", close=True
+    400,
+    "bad_request",
+    "the request body is not framed as it should be; send it with a right Content-Length, or in chunks",
+    "http_request_error",
+    close=True,
 )
 _BODY_LOST: Final = Problem(
     500,
     "internal_error",
-    "what was kept of the request body on disk could not be read back; the log says why",
+    "what was kept of the request body on disk could not be read back; see the log, which says why, and send the call again",
     "proxy_internal_error",
     close=True,
 )

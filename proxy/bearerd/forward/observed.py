@@ -21,7 +21,7 @@ from bearerd.ids import request_id
 _SHUT: Final = Problem(
     503,
     "audit_unavailable",
-    "the audit log cannot be written, and log.audit_required wants it; the log says why",
+    "the audit log cannot be written, and log.audit_required wants it; see the log, which says why",
     "proxy_internal_error",
     (("Retry-After", "1"),),
 )

@@ -27,7 +27,7 @@ FIELD_LIMIT: Final = 32 << 10
 FIELDS: Final = 128
 INTERIM: Final = 32  # responses in a row before the one that counts
 _REFUSED: Final = "the upstream refuses the client's certificate, or wants one; see client_cert_file"
-_NOT_HTTP: Final = "the upstream's response is not valid HTTP"
+_NOT_HTTP: Final = "the upstream's response is not valid HTTP; see upstream of the route"
 
 
 class BodyError(Exception):
@@ -349,7 +349,11 @@ class Connection(BaseProtocol):
 
     def give_up(self, idle_s: float) -> None:
         """End an exchange whose upstream has been silent for that long."""
-        self._fail(UpstreamTimeout(f"the upstream has been silent for {idle_s:g} seconds"))
+        self._fail(
+            UpstreamTimeout(
+                f"the upstream has been silent for {idle_s:g} seconds; set response_idle of the route to more if it may be"
+            )
+        )
 
     def _take(
         self, message: RawResponseMessage, payload: aiohttp.StreamReader, after_switch: bytes | None

@@ -100,7 +100,7 @@ def _check_keys(given: set[str], grant: str) -> Iterator[Problem]:
         yield key, f'does not belong to grant = "{grant}"; take it out or choose another grant'
     needed = _NEEDED.get(grant)
     if needed and needed not in given:
-        yield needed, f'is missing; grant = "{grant}" needs it'
+        yield needed, f'is missing; set it, for grant = "{grant}" needs it'
 
 
 def _check_client(table: AccountTable, settled: AccountTable) -> Iterator[Problem]:

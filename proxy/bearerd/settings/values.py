@@ -231,7 +231,7 @@ def parse_parameters(value: object) -> dict[str, str]:
         raise ValueError('is not a table of texts; write it like { access_type = "offline" }')
     for name, text in value.items():
         if not _PARAMETER.fullmatch(name):
-            raise ValueError(f"{name!r} is not a parameter's name; it has letters, digits, _, . and - only")
+            raise ValueError(f"{name!r} is not a parameter's name; use letters, digits, _, . and - only")
         if name in OWN_PARAMETERS:
             raise ValueError(f"{name} is bearerd's own; take it out{OWN_PARAMETERS[name]}")
         if not text or not text.isprintable():

@@ -40,8 +40,8 @@ UNKNOWN: Final = (
 NOT_YOURS: Final = "this login was begun elsewhere and can only end there; begin again here"
 EXPIRED: Final = "the login was not finished within ten minutes; begin again"
 REPLACED: Final = "another login of this account was begun meanwhile; go on with that one"
-ABANDONED: Final = "the login was given up where it was begun"
-GIVEN_UP: Final = "the account was logged out meanwhile"
+ABANDONED: Final = "the login was given up where it was begun; begin again"
+GIVEN_UP: Final = "the account was logged out meanwhile; begin again"
 NO_STATE: Final = "the server wants its address checked: paste the whole address, not the code alone"
 STILL_REFRESHING: Final = (
     "a refresh is still under way; what comes of it is revoked and wiped when it has ended"
@@ -245,7 +245,9 @@ class Logins:
         """Forget the login here, in the store and at the server, as far as each can be reached. Raises LoginFailed."""
         party = self._parties.get(account)
         if party is None:
-            raise LoginFailed(f"account {account} has no login that could be given up")
+            raise LoginFailed(
+                f"account {account} has no login that could be given up; see it with: bearerd status"
+            )
         if account in self._pending:
             self._drop(account)
             self._failed(account, LoginFailed(GIVEN_UP))
@@ -258,7 +260,9 @@ class Logins:
     def _interactive(self, account: str) -> Party:
         party = self._parties.get(account)
         if party is None or not party.source.interactive:
-            raise LoginFailed(f"account {account} is not one that a person may log in to here")
+            raise LoginFailed(
+                f"account {account} is not one that a person may log in to here; log in where its vault is filled, or see its grant and login with: bearerd config show"
+            )
         return party
 
     async def _redeem(self, account: str, redeem: Redeem, return_to: str) -> LoggedIn:

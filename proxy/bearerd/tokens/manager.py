@@ -63,7 +63,9 @@ T = TypeVar("T")
 
 POLL_S: Final = 30.0  # the longest sleep: a suspended machine's timers cannot be trusted further
 SHORTEST_SLEEP_S: Final = 0.01  # an instant that is due by the timer and not yet by the clock
-NOTHING_TO_SPEND: Final = "the server gave no refresh token, so only a login gives a new token"
+NOTHING_TO_SPEND: Final = (
+    "the server gave no refresh token, so only a login gives a new token; log in again when this one ends"
+)
 DEFECT: Final = Failure(FailureKind.TRANSIENT, "an internal error, which the log has")
 
 
