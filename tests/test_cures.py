@@ -92,7 +92,7 @@ INNER: Final = re.compile(r"[;:] ?\x01|\x01$")
 
 WITHOUT: Final = {
     "interrupted; what had been sent was waited for": "whoever reads it has just pressed Ctrl-C",
-    "no key yet; one is made": "it is how every vault begins",
+    "the vault's key has not been read yet": "a daemon that is starting says so, and reads it by itself",
 }
 """Texts that need none, with the reason."""
 

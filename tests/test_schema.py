@@ -40,6 +40,8 @@ peer_uid = "own"
 socket = "/run/user/1000/bearerd.sock"
 socket_mode = "0660"
 socket_uids = [1000]
+probes = "127.0.0.1:9450"
+probes_remote = false
 [keys]
 use = "optional"
 file = "keys.json"
@@ -124,7 +126,7 @@ LEFT_TO_BEARERD: Final = (
     "is more than limits",
     # What a pattern would say badly.
     "has a port that is no number|is not an exact Host value",  # the largest port
-    "is not an address to listen on",  # of IPv6
+    "is not an address to listen on|is no address with a port",  # IPv6, and ports
     "is not a duration up to a day",  # as a text
     "is not a whole number|is not a size|is not the number of a user|is not a status",  # 1.0: whole, to JSON
     "is bearerd's own to make|is a field for credentials|is not for this|cannot carry a token",
@@ -193,7 +195,7 @@ VALUES: Final[list[Any]] = [
     *("https://a.example.com", "https://a.example.com/", "https://a.example.com/b?c=d", "http://a.example.com"),
     *("HTTPS://A.example.com:443/b", "https://user@a.example.com", "https://", "https:/a", "ftp://a.example.com"),
     *("https://a.example.com:99999", "https://a b", "http://[::1]:80/x", "https://[::1", "http://127.0.0.1/..", "null"),
-    *("https://*.example.com", "file:///x", "127.0.0.1", "127.0.0.01", "::1", "::ffff:127.0.0.1", "0.0.0.0", "api.test."),
+    *("https://*.example.com", "file:///x", "127.0.0.1", "127.0.0.1:80", "[::1]:80", "::1:80", "127.0.0.01", "::1", "::ffff:127.0.0.1", "0.0.0.0", "api.test."),
     *(0, 1, -1, 0.0, 1.0, 0.5, 400, 499, 500, 6750, 65535, 65536, 86400, 86401, 1 << 40, True, False),
     *([], [""], ["x"], [1], [[]], ["a", "a"], {}, {"x": "y"}, {"x": 1}, {"": "y"}, {"state": "y"}, {"X Y": "z"}),
 ]  # fmt: skip

@@ -23,10 +23,12 @@ CONNECTIONS: Final = 32
 LIMITS: Final = Limits(header_read_s=5.0, body_idle_s=5.0, keep_alive_s=5.0)
 _NOBODYS: Final = Guard(frozenset(), frozenset(), b"")
 _NO_PAGE: Final = Problem(
-    404, "no_such_page", "here there are livez, readyz, healthz and metrics, and nothing else"
+    404,
+    "no_such_page",
+    "here there are livez, readyz, healthz and metrics, and nothing else; open one of them",
 )
 _READ_ONLY: Final = Problem(
-    405, "method_refused", "this page is read with GET", headers=(("Allow", "GET, HEAD"),)
+    405, "method_refused", "this page is read with GET; send that", headers=(("Allow", "GET, HEAD"),)
 )
 
 

@@ -40,7 +40,7 @@ def check(path: Path | None, *, online: bool, as_json: bool) -> None:
     from bearerd.settings import load
 
     if as_json and not online:
-        raise click.UsageError("--json goes with --online")
+        raise click.UsageError("--json goes with --online; write both")
     loaded = load(path, {}, os.environ)
     for warning in loaded.warnings:
         click.echo(f"bearerd: warning: {warning}", err=True)

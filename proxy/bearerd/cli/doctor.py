@@ -39,7 +39,7 @@ def command(path: Path | None, *, offline: bool, online: bool, as_json: bool) ->
     from bearerd.settings import load
 
     if offline and online:
-        raise click.UsageError("--offline and --online exclude each other")
+        raise click.UsageError("--offline and --online exclude each other; take one of them")
     network = Network.NONE if offline else Network.FULL if online else Network.OPEN
     now = time.time()
     findings = loop.run(_examine(load(path, {}, os.environ), network, quiet=as_json))

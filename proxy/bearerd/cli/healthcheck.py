@@ -26,9 +26,11 @@ ANSWER_LIMIT: Final = 64 << 10
 @config_option
 @click.option("--port", type=click.IntRange(1, 65535), help="Ask 127.0.0.1 at this port of its calls.")
 def command(path: Path | None, port: int | None, *, ready: bool) -> None:
-    """Ask the daemon on this machine how it is: at listen.probes, else where it takes calls.
+    """Ask the daemon on this machine how it is.
 
-    One line says what it answered. The exit code is 0 if all is well, else 1.
+    It is asked at listen.probes, else where it takes calls. One line says what it answered. The exit code is 0 if all is well, else 1.
+
+    Example: bearerd healthcheck --ready
     """
     try:
         target = Target("127.0.0.1", port) if port is not None else _find(path, os.environ)

@@ -132,6 +132,7 @@ _SHAPES: Final[dict[Callable[..., Any], Schema]] = {
     ),
     values.parse_size: _either({"type": "integer", "minimum": 0}, _text("[0-9]{1,18} ?(?:[KMG]i?B|B)?")),
     values.parse_address: _text(f"{_IPV4}|{_IPV6}"),
+    values.parse_probes: _text(rf"(?:{_IPV4}|\[{_IPV6}\]):[0-9]{{1,5}}"),
     values.parse_key_field: _text(f"(?!{_folded('authorization')}$){_FIELD}"),
     values.parse_mode: _text("0?6[0246]{2}"),
     values.parse_uid: _either({"type": "integer", "minimum": 0, "maximum": 0xFFFFFFFE}, _text("[0-9]{1,10}")),
