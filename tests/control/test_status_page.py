@@ -89,7 +89,12 @@ class TestWithoutScript:
         assert "/-/login" not in page.replace("script>", "")
         assert "<form" not in page
         assert field(page_of(NoToken()), "badge") == "Waiting for a token"
-        assert field(page_of(LoginRequired("invalid_grant")), "cure") is None
+        over = page_of(LoginRequired("invalid_grant"))
+        assert field(over, "cure") is None
+        assert (
+            field(over, "elsewhere") == " Give it a new refresh token, or log in where its vault is filled."
+        )
+        assert field(page_of(LoginRequired("logged out"), urls=URLS), "elsewhere") is None
 
     def test_routes_and_addresses(self) -> None:
         page = page_of(Active(TOKEN))

@@ -8,6 +8,7 @@ from typing import Any, Final, TextIO
 import click
 
 from bearerd.cli.naming import config_option_for
+from bearerd.control.status import ELSEWHERE, list_places
 
 Document = Mapping[str, Any]
 
@@ -16,7 +17,7 @@ _STATES: Final = {"login_required": "login needed", "login_pending": "login unde
 _COLOURS: Final = {"active": "green", "login_required": "red"}
 _ADVICE: Final = {
     "login_pending": "go on where the login was begun",
-    "login_required": "give it a new refresh token, or log in where its vault is filled",
+    "login_required": ELSEWHERE,
 }
 _GAP: Final = "  "
 _MINUTE: Final = 60
@@ -64,8 +65,6 @@ def format_status(document: Document, now: float, to: Screen) -> str:
 
 def _title(document: Document) -> str:
     """A daemon that was asked by its port says nothing of its process and its file."""
-    from bearerd.control.status import list_places
-
     title = f"bearerd on {' and '.join(list_places(document))}"
     if "pid" not in document:
         return title

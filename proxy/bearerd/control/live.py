@@ -66,6 +66,7 @@ SCRIPT: Final = """
     one(card, "trouble").classList.toggle("bad", account.state === "login_required");
     put(one(card, "problem"), sentence(account.problem || ""));
     one(card, "itself").hidden = account.state === "login_required" || account.state === "login_pending";
+    one(card, "elsewhere").hidden = account.state !== "login_required" || account.cure !== null;
     one(card, "cure").hidden = account.cure === null;
     put(one(card, "command"), account.cure || "");
     const login = one(card, "login");

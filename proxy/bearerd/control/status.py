@@ -19,6 +19,8 @@ from bearerd.core.lifecycle import (
 from bearerd.core.targets import Route
 
 FORMAT_VERSION = 1
+ELSEWHERE = "give it a new refresh token, or log in where its vault is filled"
+"""What mends an account whose login has ended, and that nobody may log in to here."""
 
 
 def build_status(

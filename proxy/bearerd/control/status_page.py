@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from bearerd.control.live import SCRIPT
-from bearerd.control.status import list_places
+from bearerd.control.status import ELSEWHERE, list_places
 from bearerd.core.markup import Markup, element
 from bearerd.core.pages import Page, sentence
 from bearerd.core.redaction import Secret
@@ -144,6 +144,12 @@ def _build_trouble(account: Document) -> Markup:
             "p",
             element("span", sentence(problem) if problem else "", data_field="problem"),
             element("span", " It is tried again by itself.", data_field="itself", hidden=not itself),
+            element(
+                "span",
+                f" {sentence(ELSEWHERE)}",
+                data_field="elsewhere",
+                hidden=state != "login_required" or cure is not None,
+            ),
             element(
                 "span",
                 " Log in with the button, or in a terminal with ",

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+from bearerd.control.status import ELSEWHERE
 from bearerd.core.authorization import LIFETIME_S
 from bearerd.core.device import DeviceAuthorization
 from bearerd.core.redaction import Secret
@@ -144,8 +145,7 @@ def advise(account: str, reason: str, *, here: bool = True) -> str:
     """`reason`, and what to do about it, for a command that needs a login. `here` says that a person may do that here."""
     if here:
         return f"account {account}: {reason}; log in with: bearerd login {account}"
-    cure = "" if ";" in reason else "; give it a new refresh token, or log in where its vault is filled"
-    return f"account {account}: {reason}{cure}"
+    return f"account {account}: {reason}; {ELSEWHERE}"
 
 
 def build_device(device: DeviceAuthorization) -> Reply:

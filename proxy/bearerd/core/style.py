@@ -40,6 +40,7 @@ a { color: var(--accent); text-underline-offset: .15em; }
 code {
   padding: .1em .35em; border-radius: .3rem; background: var(--ground); border: 1px solid var(--line);
   font: .875em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere;
+  -webkit-box-decoration-break: clone; box-decoration-break: clone;
 }
 .soft { color: var(--soft); }
 .small { font-size: .875rem; }
