@@ -32,7 +32,7 @@ plain: $(VENV)/.dev .make/peers  ## run all tests without uvloop, on asyncio's o
 	$(TOGETHER)
 
 soak: $(VENV)/.dev .make/peers  ## run the tests that take long
-	@.ci/need slowhttptest
+	@.ci/need slowhttptest promtool
 	$(BIN)/python -m pytest -m soak --timeout=1200
 
 lint: $(VENV)/.dev  ## check style, types and the direction of imports
