@@ -7,8 +7,7 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from bearerd.daemon import Daemon
-from callers import connected
+from callers import Listening, connected
 
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0, text/plain; version=0.0.4; q=0.5"
 
@@ -16,7 +15,7 @@ Samples = Mapping[str, float]
 """Values by name and labels, written as in the text format."""
 
 
-async def scrape(daemon: Daemon, accept: str = "") -> tuple[str, str]:
+async def scrape(daemon: Listening, accept: str = "") -> tuple[str, str]:
     """Media type and text, from the port of the calls."""
     async with connected(daemon) as client:
         client.write("GET /-/metrics HTTP/1.1", f"Accept: {accept}")
@@ -41,5 +40,5 @@ def samples_of(families: Iterable[Metric]) -> Samples:
     }
 
 
-async def read_samples(daemon: Daemon) -> Samples:
+async def read_samples(daemon: Listening) -> Samples:
     return samples_of(parse(*await scrape(daemon)))

@@ -20,6 +20,7 @@ import pytest
 from bearerd.core.failures import CUT_SHORT
 from daemons import RunningDaemon, kill, killed
 from oidc_peer import BASIC_CLIENT, OidcPeer
+from scrapes import read_samples
 from upstreams import ApiUpstream
 
 LIFETIME_S: Final = 10
@@ -195,6 +196,11 @@ async def test_a_lender_that_dies_unsaved_costs_a_login_once_what_it_lent_has_en
             calls = asyncio.create_task(through(http, (one, two), LIFETIME_S + 2))
             borrower, lender = await until_said("token.borrowed", (one, two))
             await calls
+            samples = await read_samples(lender)
+            assert samples["bearerd_token_unsaved{account=login}"] == 1
+            samples = await read_samples(borrower)
+            assert samples["bearerd_token_unsaved{account=login}"] == 0
+            assert samples["bearerd_token_refreshes_total{account=login,result=borrowed}"] >= 1
             await kill(lender)
             lent = (await peer.log()).requests
             assert lent[-1].expires_at is not None

@@ -18,6 +18,7 @@ import pytest
 from bearerd.outlet import LIMIT, Outlet
 from callers import connected
 from faults import FaultServer, reply, serve
+from scrapes import read_samples
 
 LINE: Final = "x" * 1023 + "\n"
 PATIENCE_S: Final = 30.0
@@ -193,6 +194,7 @@ async def test_a_log_that_nobody_reads_stops_no_call_nor_the_end(tmp_path: Path)
             await daemon.read_until(b"log.dropped")
             await call(daemon, "last")
             events = await daemon.read_until(b'"/last"')
+            samples = await read_samples(daemon)
             await call(daemon, *(f"{number}/{LONG}" for number in range(20)))
             assert await daemon.end() == 0
         finally:
@@ -201,3 +203,4 @@ async def test_a_log_that_nobody_reads_stops_no_call_nor_the_end(tmp_path: Path)
     calls = [event for event in events if event["event"] == "request.forwarded"]
     assert sum(dropped) + len(calls) == CALLS + 1
     assert sum(dropped) > 0
+    assert samples["bearerd_log_lines_lost_total{}"] == sum(dropped)

@@ -49,6 +49,7 @@ from bearerd.gate import Callers, Door, Gate
 from bearerd.hooks import LoginHook
 from bearerd.listening import accept_from, open_sockets
 from bearerd.local_socket import LocalSocket
+from bearerd.logs import lost_lines
 from bearerd.meters import Meters
 from bearerd.peers import TcpUsers, own_users, unix_user
 from bearerd.places import spool_folder
@@ -377,6 +378,7 @@ class Daemon:
             ground.calls_in_flight,
             self._server.served,
             self._server.most,
+            lost_lines(),
             kept,
             None if audit is None else audit.lost,
         )

@@ -43,6 +43,11 @@ def write_aside() -> None:
         atexit.register(_repeats.flush)  # which comes first
 
 
+def lost_lines() -> int:
+    """How many lines there has been no room for, since the start of the process."""
+    return 0 if _outlet is None else _outlet.lost
+
+
 def _tell_of_loss(lines: int) -> None:
     structlog.get_logger("bearerd.logs").warning("log.dropped", lines=lines)
 

@@ -28,6 +28,7 @@ class Outlet:
         self._waiting: list[str] = []
         self._size = 0
         self._lost = 0
+        self.lost = 0  # lines, since the start
         self._some = threading.Event()
         self._closing = threading.Event()
         # One that hangs with its reader must not keep the process from its end.
@@ -38,6 +39,7 @@ class Outlet:
         with self._lock:
             if self._size > LIMIT:
                 self._lost += 1
+                self.lost += 1
                 return
             self._waiting.append(line)
             self._size += len(line)

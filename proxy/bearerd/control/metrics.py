@@ -38,6 +38,7 @@ class Readings:
     in_flight: int
     connections: int
     connections_limit: int
+    log_lost: int = 0
     spooled: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     audit_lost: int | None = None
 
@@ -227,6 +228,8 @@ def _keeping(readings: Readings) -> "Iterator[Metric]":
         ("medium",),
         (((medium,), most) for medium, (_, most) in readings.spooled.items()),
     )
+    lost = readings.log_lost
+    yield _counter("log_lines_lost", "Lines of the log for which there was no room.", (), [((), lost)])
     if readings.audit_lost is not None:
         lost = readings.audit_lost
         yield _counter(
