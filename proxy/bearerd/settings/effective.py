@@ -38,6 +38,12 @@ from bearerd.settings.sources import PRECEDENCE, SettingPath, Values, build_tree
 from bearerd.settings.store import build_store, check_store, find_unfit, settle_store, used_keys
 from bearerd.settings.values import split_variable
 
+CREDENTIALS: Final = "$CREDENTIALS_DIRECTORY/"
+"""How the path of a file begins that a service manager gives to this service alone (systemd.exec(5))."""
+_NO_CREDENTIALS: Final = (
+    f"begins with {CREDENTIALS}, which is not there; let systemd start bearerd, with LoadCredential= in its unit, "
+    "or name the file"
+)
 _SECRET_KEYS: Final = frozenset({"client_secret", "key_secret", "refresh_token", "token"})
 _Built = TypeVar("_Built")
 _ARGV_KEYS: Final = frozenset({"command", "on_login_needed"})
@@ -213,6 +219,12 @@ def _build(
 
 
 def _path_of(values: Values, place: SettingPath, key: str, text: str) -> Path:
+    """Raises Invalid for a credential of a service, where there are none."""
+    if text.startswith(CREDENTIALS):
+        credentials = os.environ.get(CREDENTIALS.strip("$/"))
+        if not credentials:
+            raise Invalid(key, _NO_CREDENTIALS)
+        return Path(credentials, text.removeprefix(CREDENTIALS))
     given = values.get((*place, key))
     folder = Path(given.origin.name).parent if given and given.origin.kind == "file" else Path()
     return folder / os.path.expanduser(text)  # noqa: PTH111  # pathlib's raises where there is no home
