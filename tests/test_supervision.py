@@ -119,10 +119,11 @@ def inet(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
-async def call(port: int) -> int:
-    """On a connection of its own. Raises whatever a client would have seen."""
+async def call(port: int, after_s: float = 0) -> int:
+    """On a connection of its own, which is there for so long before. Raises whatever a client would have seen."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
+        await asyncio.sleep(after_s)
         writer.write(b"GET /x HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % port)
         async with asyncio.timeout(BUSY_S):
             return int((await read_response(reader, b"GET")).start.split()[1])
@@ -138,7 +139,7 @@ async def restart_under_load(folder: Path, times: int, callers: int) -> Counter[
     async def keep_calling(port: int) -> None:
         while not over.is_set():
             try:
-                outcomes[str(await call(port))] += 1
+                outcomes[str(await call(port, 0.02 * (outcomes.total() % 2)))] += 1
             except (OSError, EOFError, TimeoutError) as exc:
                 outcomes[repr(exc)] += 1
 

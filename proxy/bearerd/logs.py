@@ -48,6 +48,13 @@ def lost_lines() -> int:
     return 0 if _outlet is None else _outlet.lost
 
 
+def flush() -> None:
+    """Write what is waiting, for an end of the process that is not Python's own."""
+    _repeats.flush()
+    if _outlet is not None:
+        _outlet.close()
+
+
 def _tell_of_loss(lines: int) -> None:
     structlog.get_logger("bearerd.logs").warning("log.dropped", lines=lines)
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 
 import structlog
 
+from bearerd import logs
 from bearerd.activation import take_sockets
 from bearerd.control.rendezvous import Origin
 from bearerd.core.configuration import Configuration
@@ -114,9 +115,7 @@ class Signals:
 
     def die(self) -> None:
         """By the last signal, as whoever waits for this process expects it: a shell says 128 and its number."""
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
+        logs.flush()
         signal.signal(self._last, signal.SIG_DFL)
         os.kill(os.getpid(), self._last)
 

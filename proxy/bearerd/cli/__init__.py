@@ -17,7 +17,7 @@ from bearerd.privacy import keep_private
 
 COMMANDS: Final = (
     *("run", "demo", "login", "logout", "token", "refresh", "status"),
-    *("exec", "init", "config", "doctor", "key", "store", "completion", "healthcheck"),
+    *("exec", "init", "config", "doctor", "key", "store", "service", "completion", "healthcheck"),
 )
 """Modules of this package, each with a click command named `command`."""
 
