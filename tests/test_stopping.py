@@ -1,6 +1,7 @@
 """A daemon is told to end, as a process, with everything under way that there can be."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
@@ -166,6 +167,44 @@ class TestInOrder:
         assert await made.saved() == "new-refresh"
         assert len(made.tokens.requests) == 1
         assert "new-refresh" not in daemon.log
+
+
+class TestDuringTheStart:
+    async def test_a_key_that_is_not_to_be_had_yet_does_not_hold_it_up(self, tmp_path: Path) -> None:
+        """Another process keeps the lock of the vault's key, for which this one would wait for half a minute."""
+        (tmp_path / "vault").mkdir(mode=0o700)
+        with (tmp_path / "vault" / "key.lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            file = tmp_path / "bearerd.toml"
+            file.write_text(f"""
+[listen]
+port = 0
+[store]
+path = "{tmp_path}/vault"
+key_file = "{tmp_path}/vault.key"
+[accounts.login]
+token_endpoint = "http://127.0.0.1:9/token"
+client_id = "test-client"
+refresh_token = "old-refresh"
+[routes."/"]
+upstream = "http://127.0.0.1:9"
+""")
+            file.chmod(0o600)
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "bearerd", "run", "-c", str(file)),
+                stdin=DEVNULL,
+                stdout=DEVNULL,
+                stderr=PIPE,
+            )
+            assert process.stderr is not None
+            async with asyncio.timeout(BUSY_S):
+                while b"daemon.listening" not in (line := await process.stderr.readline()):
+                    assert line, "it has ended"
+                process.terminate()
+                rest = await process.stderr.read()
+                assert await process.wait() == 0
+        assert b"daemon.stopped" in rest
+        assert b"listens on" not in rest
 
 
 class TestAtOnce:
