@@ -11,7 +11,14 @@ BENCH := tests/bench/peers
 FUZZ = $(if $(TARGET),$(TARGET),requests targets token_replies metadata callbacks answers)
 ALONE = $(BIN)/python -m pytest -m "alone and not soak"
 # As many as there are processors: one more saves little, and makes others late.
-TOGETHER = $(BIN)/python -m pytest -m "not alone and not soak" --dist worksteal -n $$(getconf _NPROCESSORS_ONLN)
+TOGETHER = $(BIN)/python -m pytest -m "not alone and not waits and not soak" --dist worksteal -n $$(getconf _NPROCESSORS_ONLN)
+# These leave the processors to the others. Their output is shown when both have ended.
+WAITING = COVERAGE_FILE=.make/coverage $(BIN)/python -m pytest -m "waits and not alone and not soak" \
+  --dist worksteal -n $$((1 + $$(getconf _NPROCESSORS_ONLN))) $$(grep -rl 'mark\.waits' tests --include='test_*.py')
+BOTH = { $(WAITING) $(1) > .make/waiting.log 2>&1 & } && waiting=$$!; \
+  $(TOGETHER) $(2); together=$$?; \
+  wait $$waiting; waited=$$?; cat .make/waiting.log; \
+  [ $$together = 0 ] && [ $$waited = 0 ]
 
 .DEFAULT_GOAL := help
 .PHONY: help run test plain soak lint format pages bench fuzz clean
@@ -24,12 +31,14 @@ run: $(VENV)/.runtime  ## run bearerd, on the embedded demo when there is no con
 
 test: $(VENV)/.dev .make/peers  ## run all tests, with their coverage
 	$(ALONE) --cov --cov-report= --cov-fail-under=0
-	$(TOGETHER) --cov --cov-append --cov-report=term
+	@$(call BOTH,--cov --cov-report= --cov-fail-under=0,--cov --cov-append --cov-report= --cov-fail-under=0)
+	$(BIN)/coverage combine --quiet --append .make/coverage
+	$(BIN)/coverage report
 
 plain: export PYTHONPATH = tests/asyncio_only
 plain: $(VENV)/.dev .make/peers  ## run all tests without uvloop, on asyncio's own event loop
 	$(ALONE)
-	$(TOGETHER)
+	@$(call BOTH)
 
 soak: $(VENV)/.dev .make/peers  ## run the tests that take long
 	@.ci/need slowhttptest promtool

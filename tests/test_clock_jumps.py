@@ -88,6 +88,7 @@ async def status(http: aiohttp.ClientSession, daemon: RunningDaemon) -> int:
         return response.status
 
 
+@pytest.mark.waits
 async def test_each_jump_costs_one_refresh_at_the_most_and_no_call(
     tmp_path: Path, peer: OidcPeer, api: ApiUpstream, clock: JumpingClock, http: aiohttp.ClientSession
 ) -> None:
@@ -113,6 +114,7 @@ async def test_each_jump_costs_one_refresh_at_the_most_and_no_call(
 
 
 @pytest.mark.parametrize("lifetime_s", [15])  # its refresh begins 2 s or more before the server's end of it
+@pytest.mark.waits
 async def test_a_clock_set_back_does_not_lengthen_a_token_s_life(
     tmp_path: Path, peer: OidcPeer, api: ApiUpstream, clock: JumpingClock, http: aiohttp.ClientSession
 ) -> None:

@@ -160,6 +160,7 @@ class TestAccounts:
         with pytest.raises(LoginRequired):
             await one_token(OAuthSource(Grant.REFRESH_TOKEN, "id", token_endpoint="http://[::1]:9/"))
 
+    @pytest.mark.waits
     async def test_a_refresh_that_was_due_is_waited_for_and_its_token_is_the_one_given(
         self, tmp_path: Path
     ) -> None:
@@ -238,6 +239,7 @@ class TestServing:
             await daemon.stop()
             assert (await call)[0] == 200
 
+    @pytest.mark.waits
     async def test_stopping_takes_no_longer_than_it_says(self) -> None:
         asked = asyncio.Event()
 
@@ -277,6 +279,7 @@ class TestServing:
 
 
 class TestDemo:
+    @pytest.mark.waits
     async def test_three_lifetimes_at_five_calls_a_second(self) -> None:
         """What the demo is to show, with shorter tokens: always 200, other tokens with time, none expired."""
         lifetime_s = 4

@@ -69,6 +69,7 @@ async def statuses(http: aiohttp.ClientSession, url: str, count: int) -> Counter
     return Counter(await asyncio.gather(*(call() for _ in range(count))))
 
 
+@pytest.mark.waits
 async def test_sixty_seconds_of_ten_second_tokens(tmp_path: Path, http: aiohttp.ClientSession) -> None:
     """Two accounts, 20 calls a second, every token introspected: nothing fails, nothing is refreshed early."""
     async with OidcPeer(access_token_s=LIFETIME_S) as peer, ApiUpstream(peer.introspect) as api:
@@ -210,6 +211,7 @@ async def lack_a_token_endpoint(folder: Path, http: aiohttp.ClientSession) -> tu
             return refusals, await recovered(http, daemon)
 
 
+@pytest.mark.waits
 async def test_ten_lifetimes_without_a_token_endpoint(tmp_path: Path, http: aiohttp.ClientSession) -> None:
     for refusals in await lack_a_token_endpoint(tmp_path, http):
         refusals.check()

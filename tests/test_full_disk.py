@@ -159,6 +159,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.waits
 async def test_it_costs_no_call_and_no_login(
     fault: Fault, tmp_path: Path, disk: Path, http: aiohttp.ClientSession
 ) -> None:
@@ -182,6 +183,7 @@ async def test_it_costs_no_call_and_no_login(
     assert "token.login_required" not in said
 
 
+@pytest.mark.waits
 async def test_a_lender_that_dies_unsaved_costs_a_login_once_what_it_lent_has_ended(
     tmp_path: Path, disk: Path, http: aiohttp.ClientSession
 ) -> None:

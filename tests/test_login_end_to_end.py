@@ -138,6 +138,7 @@ async def live(folder: Path, lifetimes: int) -> None:
         assert [said for said in tab.complaints if "ERR_NAME_NOT_RESOLVED" not in said] == []
 
 
+@pytest.mark.waits
 async def test_a_browser_at_a_real_server(tmp_path: Path) -> None:
     await live(tmp_path, 3)
 
@@ -213,6 +214,7 @@ async def outlive(folder: Path, http: aiohttp.ClientSession, lifetimes: int) -> 
         assert max(gaps) < lifetime_s - 1
 
 
+@pytest.mark.waits
 async def test_after_a_login_no_call_waits(tmp_path: Path, http: aiohttp.ClientSession) -> None:
     await outlive(tmp_path, http, 2)
 

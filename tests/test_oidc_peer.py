@@ -197,6 +197,7 @@ def test_forms_are_found_in_a_page() -> None:
     assert (second.action, second.fields) == ("", {"z": ""})
 
 
+@pytest.mark.waits
 async def test_lifetimes_are_honoured() -> None:
     async with OidcPeer(access_token_s=3, refresh_token_s=5) as peer:
         reply = await peer.refresh(BASIC_CLIENT, await peer.mint_refresh_token())

@@ -83,11 +83,14 @@ class Party:
         self._http = http
         self._end = end
         self.calls: Counter[int] = Counter()
+        self.slowest_s = 0.0
         self.tokens: Counter[str] = Counter()
 
     async def call(self, daemon: RunningDaemon) -> None:
         while time.monotonic() < self._end:
+            began = time.monotonic()
             self.calls[await status(self._http, daemon)] += 1
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
             await asyncio.sleep(0.1)
 
     async def ask(self, runtime: str) -> None:
@@ -140,7 +143,7 @@ async def share(
         gaps = [later.at - earlier.at for earlier, later in pairwise(log.requests)]
         assert len(gaps) >= expiries - 2
         judge_gaps(gaps)
-        if max(gaps) < SURE_S - 0.5:  # and no call can have been under way with the old one at its end
+        if max(gaps) + party.slowest_s < SURE_S:  # and no call was under way with the old one at its end
             assert api.unauthorized == replays == 0
 
 
@@ -154,6 +157,7 @@ def judge_gaps(gaps: list[float]) -> None:
     assert median(gaps) < SURE_S
 
 
+@pytest.mark.waits
 async def test_processes_share_a_login(tmp_path: Path, http: aiohttp.ClientSession) -> None:
     await share(tmp_path, http, daemons=3, loops=2, expiries=4, good=0.5)
 
@@ -181,6 +185,7 @@ async def test_a_kill_of_everything_costs_no_token(tmp_path: Path, http: aiohttp
         assert len((await peer.log()).requests) == 1
 
 
+@pytest.mark.waits
 async def test_after_a_kill_of_everything_the_first_call_needs_no_login(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
@@ -225,6 +230,7 @@ async def test_a_sibling_s_failure_is_not_repeated_by_others(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.waits
 async def test_a_token_command_that_is_told_to_end_saves_what_it_had_sent_for(
     tmp_path: Path, number: signal.Signals
 ) -> None:

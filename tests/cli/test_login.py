@@ -120,6 +120,7 @@ class TestAtARealServer:
             await self.live_token(peer, file)
 
     @pytest.mark.parametrize("daemon", [False, True], ids=["alone", "at a daemon"])
+    @pytest.mark.waits
     async def test_another_device(self, tmp_path: Path, daemon: bool) -> None:
         async with self.place(tmp_path, daemon=daemon) as (peer, file):
             async with Terminal("login", "-c", file, "--device") as terminal:
@@ -133,6 +134,7 @@ class TestAtARealServer:
                 assert "bearerd: work is logged in as demo-user; its token expires at 2" in terminal.shown
             await self.live_token(peer, file)
 
+    @pytest.mark.waits
     async def test_a_device_that_is_refused(self, tmp_path: Path) -> None:
         async with self.place(tmp_path, daemon=False) as (peer, file):
             async with Terminal("login", "-c", file, "--device") as terminal:

@@ -178,6 +178,7 @@ async def test_a_wait_longer_than_keep_alive() -> None:
         assert await client.rest() == b"", "and then it is idle for too long"
 
 
+@pytest.mark.waits
 async def test_a_connection_that_is_kept_is_idle_from_its_last_answer_on() -> None:
     async with begun([serve(HI)], limits=Limits(keep_alive_s=1)) as (client, _, _):
         for _ in range(4):

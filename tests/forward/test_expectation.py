@@ -175,6 +175,7 @@ async def test_another_refusal_is_passed_on_at_once(fields: tuple[str, ...]) -> 
         assert server.connections == 1
 
 
+@pytest.mark.waits
 async def test_an_answer_that_takes_its_time_gets_no_body_for_that() -> None:
     """The upstream has decided; that it goes on talking for longer than is waited for it changes nothing."""
     slow: list[Step] = [read_head, send(LARGE[:-3]), pause(1.2), send(LARGE[-3:]), hang]
@@ -329,6 +330,7 @@ async def test_a_route_that_does_not_let_it() -> None:
 
 
 @pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
+@pytest.mark.waits
 async def test_an_upstream_that_says_nothing_gets_the_body_after_a_second_and_is_not_asked_again(
     version: bytes,
 ) -> None:
@@ -381,6 +383,7 @@ async def test_a_417_to_a_call_without_it_is_passed_on_and_so_is_the_second() ->
     assert len(server.requests) == 2
 
 
+@pytest.mark.waits
 async def test_a_client_that_waits_is_not_the_one_that_is_slow() -> None:
     """It is told to go on a second later than it may stop in the middle of a body."""
     limits = Limits(replay_body=SIZE - 1, body_idle_s=0.3)

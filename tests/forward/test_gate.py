@@ -535,6 +535,7 @@ async def test_what_follows_an_upgrade_that_is_not_made_is_not_misread(
     assert [request.split()[1] for request in server.requests] == [b"/1"]
 
 
+@pytest.mark.waits
 async def test_a_head_in_time_and_the_next_have_all_the_time_they_may_have() -> None:
     async with gate(limits=Limits(header_read_s=1.5)) as (daemon, server), wire(daemon) as client:
         for _ in range(3):
@@ -608,6 +609,7 @@ async def test_a_body_that_stalls_while_the_answer_comes_cuts_it_off() -> None:
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.waits
 async def test_a_slow_body_that_goes_on_is_not_cut_off(framing: str) -> None:
     async with gate(limits=Limits(body_idle_s=1)) as (daemon, server), wire(daemon) as client:
         pieces = [b"a"] * 4 if framing == "length" else [b"1\r\na\r\n"] * 3 + [b"1\r\na\r\n0\r\n\r\n"]
@@ -622,6 +624,7 @@ async def test_a_slow_body_that_goes_on_is_not_cut_off(framing: str) -> None:
     assert len(server.requests) == 2
 
 
+@pytest.mark.waits
 async def test_a_client_that_is_held_back_by_the_upstream_is_not_cut_off() -> None:
     event = asyncio.Event()
     size = 16 << 20
@@ -639,6 +642,7 @@ async def test_a_client_that_is_held_back_by_the_upstream_is_not_cut_off() -> No
     assert len(server.requests[0]) > size
 
 
+@pytest.mark.waits
 async def test_an_answer_that_takes_long_is_nobodys_fault() -> None:
     limits = Limits(header_read_s=0.1, body_idle_s=0.1, keep_alive_s=0.1)
     async with gate([read, pause(0.6), send(HI), hang], limits=limits) as (daemon, _), wire(daemon) as client:
@@ -648,6 +652,7 @@ async def test_an_answer_that_takes_long_is_nobodys_fault() -> None:
 
 
 @pytest.mark.parametrize("after_a_call", [False, True])
+@pytest.mark.waits
 async def test_an_idle_connection_is_closed(*, after_a_call: bool) -> None:
     """Without a word: a client may be sending its next request at this moment."""
     async with gate(limits=Limits(keep_alive_s=1)) as (daemon, _), wire(daemon) as client:
@@ -659,6 +664,7 @@ async def test_an_idle_connection_is_closed(*, after_a_call: bool) -> None:
         await client.closed(2)
 
 
+@pytest.mark.waits
 async def test_a_head_that_comes_late_has_its_own_time() -> None:
     """And not what is left of the time that a connection may be idle."""
     async with gate(limits=Limits(keep_alive_s=1, header_read_s=3)) as (daemon, _), wire(daemon) as client:
@@ -695,6 +701,7 @@ async def test_no_more_connections_than_allowed() -> None:
 
 
 @pytest.mark.threat(18)
+@pytest.mark.waits
 async def test_a_flood_of_connections_holds_nothing() -> None:
     """Whoever does not even leave is left."""
     async with gate(limits=Limits(connections=2)) as (daemon, server):
@@ -728,6 +735,7 @@ async def test_a_refusal_under_way_at_the_end() -> None:
         await daemon.stop(0.1)
 
 
+@pytest.mark.waits
 async def test_clients_that_leave_in_any_way_leave_nothing() -> None:
     async with gate(limits=Limits(connections=30)) as (daemon, _):
         server = daemon._server
@@ -785,6 +793,7 @@ async def test_nothing_new_is_taken_on_a_connection_at_the_end() -> None:
     assert len(server.requests) == 1
 
 
+@pytest.mark.waits
 async def test_the_drain_takes_as_long_as_it_may() -> None:
     loop = asyncio.get_running_loop()
     async with gate([read, hang], limits=Limits(drain_s=0.4)) as (daemon, _), wire(daemon) as client:
@@ -796,6 +805,7 @@ async def test_the_drain_takes_as_long_as_it_may() -> None:
         assert loop.time() - began > 0.35
 
 
+@pytest.mark.waits
 async def test_a_client_that_waits_to_be_told_to_go_on_does_not_stall() -> None:
     """Nobody reads its body yet: there is no token."""
     slow = CommandSource(("sh", "-c", "sleep 0.6; echo x"), 30)
@@ -808,6 +818,7 @@ async def test_a_client_that_waits_to_be_told_to_go_on_does_not_stall() -> None:
     assert server.requests[0].endswith(b"abc")
 
 
+@pytest.mark.waits
 async def test_a_stalled_body_while_no_token_is_to_be_had() -> None:
     slow = CommandSource(("sh", "-c", "sleep 0.6; echo x"), 30)
     async with gate(source=slow, limits=Limits(body_idle_s=0.2)) as (daemon, server), wire(daemon) as client:
@@ -818,6 +829,7 @@ async def test_a_stalled_body_while_no_token_is_to_be_had() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a client that is not read from")
 @pytest.mark.parametrize("how", ["an end behind what is not read", "a reset"])
+@pytest.mark.waits
 async def test_a_client_that_leaves_while_the_upstream_does_not_read_ends_its_call(how: str) -> None:
     async with gate([stall]) as (daemon, server), wire(daemon) as client:
         client.write("POST / HTTP/1.1", "Content-Length: 100000000")

@@ -755,6 +755,7 @@ async def test_an_end_that_is_closing_when_it_begins(which: int) -> None:
         assert await reader.read() == b"x"
 
 
+@pytest.mark.waits
 async def test_a_reset_does_not_wait_for_a_reader_that_is_stuck() -> None:
     """The client has much to take yet and takes nothing; what it sends shows that the upstream is gone."""
     async with joined() as ((_, client), (_, upstream), tunnel):
@@ -772,6 +773,7 @@ async def test_a_reset_does_not_wait_for_a_reader_that_is_stuck() -> None:
         assert tunnel.client.gone
 
 
+@pytest.mark.waits
 async def test_the_last_bytes_are_taken_slowly_and_not_lost() -> None:
     """A clean end, and then as long as it takes, if only something moves."""
     async with joined(silent_s=0.5) as ((client, _), (_, upstream), tunnel):

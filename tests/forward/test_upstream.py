@@ -574,6 +574,7 @@ async def test_idle_connections_are_closed_in_time() -> None:
 
 
 @pytest.mark.asyncio(loop_factories=["asyncio"])  # the other's clock is too coarse for this
+@pytest.mark.waits
 async def test_the_sweep_leaves_what_is_young() -> None:
     pool = UpstreamPool(idle_s=0.9)
     async with FaultServer([serve(HI)]) as server:
@@ -851,12 +852,14 @@ async def test_silence_within_the_body(pool: UpstreamPool, said: bytes) -> None:
         await left(server.peers[0])
 
 
+@pytest.mark.waits
 async def test_an_upstream_that_is_slow_and_never_silent(pool: UpstreamPool) -> None:
     raw = reply(b"abcd")
     async with FaultServer([read, pause(0.3), slices(raw, 4, 0.1), hang]) as server:
         assert await call(pool, server, ask(idle_s=1)) == b"abcd"
 
 
+@pytest.mark.waits
 async def test_a_connection_is_kept_for_longer_than_an_upstream_may_be_silent(pool: UpstreamPool) -> None:
     async with FaultServer([read, send(HI), read, pause(0.6), send(HI), hang]) as server:
         assert await call(pool, server, ask(idle_s=0.3)) == b"hi"
@@ -886,6 +889,7 @@ async def test_a_client_that_reads_slowly_is_no_silence_of_the_upstreams(pool: U
         await response.aclose()
 
 
+@pytest.mark.waits
 async def test_a_client_that_sends_slowly_is_no_silence_of_the_upstreams(pool: UpstreamPool) -> None:
     async def slow() -> AsyncIterator[bytes]:
         yield b"x"

@@ -277,6 +277,7 @@ class TestRealServer:
             assert isinstance(again, Failure)
             assert again.error == "invalid_grant"
 
+    @pytest.mark.waits
     async def test_a_device_code_that_has_expired(self) -> None:
         async with (
             OidcPeer(device_code_s=1) as peer,
@@ -691,6 +692,7 @@ class TestDescribe:
         ],
         ids=["hang", "reset", "garbage", "HTML", "100 MB", "redirect"],
     )
+    @pytest.mark.waits
     async def test_no_trouble_with_metadata_leads_to_a_login(self, steps: Sequence[Step], said: str) -> None:
         async with FaultServer(list(steps)) as faulty:
             async with server_of(replace(SOURCE, issuer=faulty.url), limit_s=0.3) as server:

@@ -169,6 +169,7 @@ async def test_a_mebibyte_is_not_too_much() -> None:
 @pytest.mark.parametrize(
     "last", ["sleep 60", "exec >&-; sleep 60", "trap '' TERM INT HUP; sleep 60", "kill -STOP $$"]
 )
+@pytest.mark.waits
 async def test_a_program_that_does_not_end_is_killed_with_all_it_started(tmp_path: Path, last: str) -> None:
     pids = tmp_path / "pids"
     script = f"(sleep 60 & echo $! >>{pids}; wait) & echo $$ >>{pids}; echo the-token; {last}"
@@ -199,6 +200,7 @@ async def test_what_a_program_that_ended_leaves_behind_is_left_alone(tmp_path: P
         ("true", Granted(Secret("the-token"))),
     ],
 )
+@pytest.mark.waits
 async def test_a_process_that_left_the_group_with_the_output_open_holds_nobody_up(
     tmp_path: Path, last: str, expected: Granted | Failure
 ) -> None:

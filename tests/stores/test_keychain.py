@@ -354,6 +354,7 @@ class TestLocked:
 
 
 class TestHung:
+    @pytest.mark.waits
     async def test_it_is_given_up_after_5_s(self, home: Path, desktop: Desktop, folder: VaultFolder) -> None:
         desktop.open_keychain()
         desktop.stop_answering()
@@ -397,6 +398,7 @@ class TestHung:
         async with at_most(AT_ONCE_S):
             wait_for(lambda: not asking(home))
 
+    @pytest.mark.waits
     async def test_the_key_is_in_no_argument_and_no_variable(
         self, home: Path, desktop: Desktop, folder: VaultFolder, monkeypatch: pytest.MonkeyPatch
     ) -> None:

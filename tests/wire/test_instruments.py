@@ -74,6 +74,7 @@ async def test_the_recorder_ends_what_has_no_other_end() -> None:
         assert (await talk(upstream.port, GET)).endswith(b"hi")
 
 
+@pytest.mark.waits
 async def test_who_listens_on_the_port_of_an_nginx_is_nginx(tmp_path: Path) -> None:
     async with FaultServer([reset]) as other:
         with pytest.raises(RuntimeError, match="nginx did not start"):
