@@ -2,7 +2,8 @@
 
 Everything that happens in a day happens in each cycle of two hours: tokens are renewed, a program and a file give others, an
 API says 401 to everybody, replies are lost, a login ends and begins again, the clock is set, the machine sleeps, the token
-endpoint is away for an hour. It prints what came of the calls, and what there was of everything after each cycle.
+endpoint is away for an hour. It prints what came of the calls, and what there was of everything after each cycle. Its log goes
+to standard error.
 
 The servers have a clock of their own, which nobody sets.
 """
@@ -433,9 +434,8 @@ async def main(folder: Path, cycles: int, step_s: float) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    with (place / "log").open("w", encoding="utf-8") as stream:
-        logs.configure(Logging(level="debug", format="json"), stream)
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            report = runner.run(main(place, int(sys.argv[2]), float(sys.argv[3])))
+    logs.write_aside()
+    logs.configure(Logging(level="debug", format="json"))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        report = runner.run(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
     sys.stdout.write(json.dumps(report) + "\n")

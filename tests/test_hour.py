@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -181,6 +182,7 @@ async def test_nothing_fails_and_nothing_is_left_behind(tmp_path: Path, seconds:
             load.add("token", 5.0, lambda: ask_for_token(tmp_path, runtime=tmp_path))
             load.add("token by the vault", 10.0, lambda: ask_for_token(tmp_path, runtime=tmp_path / "none"))
             load.add("refused", 7.0, api.refuse)
+            load.add("metrics", 1.0, partial(load.get, "/-/metrics", 200))
             samples = await watch(daemon, seconds)
         await idle(api)
         after = look_at(daemon.pid)
