@@ -809,6 +809,14 @@ class TestMachine:
         set_up.do(await set_up.fault("runtime", "is open to other users", Level.WARN), "rm")
         assert await set_up.is_sound()
 
+    async def test_what_a_daemon_has_left_is_left(self, set_up: SetUp) -> None:
+        folder = Path(set_up.environ["XDG_RUNTIME_DIR"], "bearerd")
+        folder.mkdir(mode=0o700)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(folder / "1-dead.sock"))
+        assert await set_up.is_sound()
+        assert [path.name for path in folder.iterdir()] == ["1-dead.sock"]
+
     async def test_a_variable_that_leads_clients_to_a_proxy(self, set_up: SetUp) -> None:
         set_up.environ |= {"HTTP_PROXY": "http://proxy.example.com:3128", "NO_PROXY": "example.org"}
         set_up.do(await set_up.fault("environment", "HTTP_PROXY", Level.WARN), "export")
