@@ -21,10 +21,10 @@ BOTH = { $(WAITING) $(1) > .make/waiting.log 2>&1 & } && waiting=$$!; \
   [ $$together = 0 ] && [ $$waited = 0 ]
 
 .DEFAULT_GOAL := help
-.PHONY: help run test plain soak lint format pages bench fuzz clean
+.PHONY: help run test plain soak container-test lint format pages bench fuzz clean
 
 help:  ## show what there is to make
-	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: $(VENV)/.runtime  ## run bearerd, on the embedded demo when there is no configuration
 	@exec $(BIN)/bearerd run --or-demo
@@ -42,7 +42,11 @@ plain: $(VENV)/.dev .make/peers  ## run all tests without uvloop, on asyncio's o
 
 soak: $(VENV)/.dev .make/peers  ## run the tests that take long
 	@.ci/need slowhttptest promtool
-	$(BIN)/python -m pytest -m soak --timeout=1200
+	$(BIN)/python -m pytest -m "soak and not container" --timeout=1200
+
+container-test: $(VENV)/.dev .make/container-venv  ## build the image and run the examples of docker/ with it
+	@.ci/need podman buildah runc mmdebstrap
+	PATH="$(CURDIR)/.make/container-venv/bin:$$PATH" $(BIN)/python -m pytest -m container --timeout=600 tests/container
 
 lint: $(VENV)/.dev  ## check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -92,6 +96,11 @@ $(VENV)/.dev: .ci/requirements/dev.txt $(VENV)/.runtime
 	@touch $@
 
 .make/fuzz-venv: .ci/requirements/fuzz.txt $(VENV)/.dev
+	$(BIN)/python -m venv $@
+	$@/bin/pip --disable-pip-version-check --quiet install --require-hashes -r $<
+	@touch $@
+
+.make/container-venv: .ci/requirements/container.txt $(VENV)/.dev
 	$(BIN)/python -m venv $@
 	$@/bin/pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -24,8 +26,19 @@ upstream = "http://127.0.0.1:9"
 """
 
 
+OF_DEMO = """
+[accounts.service]
+grant = "client_credentials"
+issuer = "http://127.0.0.1:{port}"
+client_id = "bearerd-demo"
+client_secret_file = "{secret}"
+[routes."/"]
+upstream = "http://127.0.0.1:{api}"
+"""
+
+
 @asynccontextmanager
-async def demo(*words: str) -> AsyncIterator[str]:
+async def demo(*words: str, lines: int = 4, sign: str = "curl") -> AsyncIterator[str]:
     """A demo that runs, as what it printed; it ends by SIGTERM and with status 0."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bearerd", *words),
@@ -37,7 +50,7 @@ async def demo(*words: str) -> AsyncIterator[str]:
     try:
         printed = b""
         async with asyncio.timeout(60):
-            while printed.count(b"curl") < 4:
+            while printed.count(sign.encode()) < lines:
                 line = await process.stdout.readline()
                 assert line, printed
                 printed += line
@@ -45,6 +58,22 @@ async def demo(*words: str) -> AsyncIterator[str]:
     finally:
         process.terminate()
         assert await process.wait() == 0
+
+
+def handles_sigterm(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> signal.SIGTERM - 1 & 1)
+
+
+def two_free_ports() -> int:
+    """The first of two ports in a row that were free a moment ago."""
+    for _ in range(100):
+        with socket.create_server(("127.0.0.1", 0)) as one, suppress(OSError, OverflowError):
+            port: int = one.getsockname()[1]
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return port
+    raise AssertionError
 
 
 async def shell(command: str) -> str:
@@ -124,6 +153,22 @@ class TestRun:
             """It has to end before all that it said can be read."""
         assert daemon.log.startswith("bearerd: warning: ")
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no first process of a container")
+    async def test_the_first_process_of_a_container_hears_of_its_end_while_it_starts(
+        self, tmp_path: Path
+    ) -> None:
+        waits = tmp_path / "nobody-writes.toml"
+        os.mkfifo(waits, 0o600)
+        argv = ("unshare", "--pid", "--fork", sys.executable, "-m", "bearerd", "run", "-c", str(waits))
+        process = await asyncio.create_subprocess_exec(*argv, stdin=DEVNULL, stderr=DEVNULL)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        async with asyncio.timeout(60):
+            while not (first := children.read_text().split()) or not handles_sigterm(int(first[0])):
+                assert process.returncode is None
+                await asyncio.sleep(0.01)
+            os.kill(int(first[0]), signal.SIGTERM)
+            assert await process.wait() == 128 + signal.SIGTERM
+
 
 class TestDemo:
     @pytest.mark.parametrize("words", [("demo",), ("run", "--or-demo")], ids=" ".join)
@@ -139,6 +184,32 @@ class TestDemo:
             assert answer["token_fingerprint"] in await shell(short)
             after = (await shell(revoke)).split("}")[1] + "}"
             assert json.loads(after)["token_fingerprint"] != answer["token_fingerprint"]
+
+    async def test_its_servers_serve_a_bearerd_elsewhere(self, tmp_path: Path) -> None:
+        secret = tmp_path / "client-secret"
+        secret.write_text("shared\n")
+        port = two_free_ports()
+        words = ("demo", "--servers", str(port), "--client-secret-file", str(secret), "--token-lifetime", "7")
+        toml = OF_DEMO.format(port=port, api=port + 1, secret=secret)
+        servers = demo(*words, lines=1, sign="authorization server")
+        async with servers, RunningDaemon(tmp_path, toml) as daemon:
+            answer = json.loads(await shell(f"curl -s {daemon.url}/hello"))
+        assert answer["subject"] == "bearerd-demo"
+        assert 0 < answer["seconds_left"] <= 7
+
+    async def test_a_port_of_its_servers_in_use_is_one_line(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            ended = await run("demo", "--servers", str(port))
+        assert (ended.status, ended.out) == (1, "")
+        assert ended.err == (
+            f"bearerd: port {port} or {port + 1}: Address already in use; choose another with --servers\n"
+        )
+
+    async def test_a_secret_is_for_its_servers_alone(self, file: Path) -> None:
+        ended = await run("demo", "--client-secret-file", file)
+        assert ended.status == 2
+        assert "goes with --servers" in ended.err
 
     async def test_with_a_configuration_the_demo_is_not_run(self, file: Path) -> None:
         file.write_text("nonsense")

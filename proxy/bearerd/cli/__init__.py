@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -51,6 +52,12 @@ def exit_codes() -> Iterator[None]:
         raise click.exceptions.Exit(code) from None
 
 
+def _end(number: int, frame: object) -> None:
+    """SIGTERM's default, which the first process of a container does not have: what it does not handle it never hears of."""
+    del frame
+    raise SystemExit(128 + number)
+
+
 class LazyGroup(click.Group):
     """A group that imports a command when it is asked for."""
 
@@ -79,6 +86,8 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        if os.getpid() == 1:
+            signal.signal(signal.SIGTERM, _end)
         ctx.meta["bearerd.cores"] = keep_private()
         with exit_codes():
             try:

@@ -43,7 +43,7 @@ Log in, as a person does, and come back to the API's answer; open this in a brow
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """Both servers while they run. The client secret is another at each start."""
+    """Both servers while they run. The client secret is another at each start, unless one is given."""
 
     authorization_server: AuthorizationServer
     api_url: str
@@ -53,18 +53,20 @@ class Demo:
 
     @classmethod
     @asynccontextmanager
-    async def start(cls, lifetimes: Lifetimes | None = None) -> AsyncIterator[Self]:
-        """Run both on free ports of 127.0.0.1 until the context ends. Raises OSError if it cannot listen."""
+    async def start(
+        cls, lifetimes: Lifetimes | None = None, ports: tuple[int, int] = (0, 0), secret: Secret | None = None
+    ) -> AsyncIterator[Self]:
+        """Run both on `ports` of 127.0.0.1, or on free ones, until the context ends. Raises OSError if it cannot listen."""
         lifetimes = lifetimes or Lifetimes()
-        client_secret = Secret(f"demo-secret-{secrets.token_hex(32)}")
+        client_secret = secret or Secret(f"demo-secret-{secrets.token_hex(32)}")
         async with AsyncExitStack() as stack:
             # Bound before it is served, because the metadata names the port.
-            listener = stack.enter_context(_listen())
+            listener = stack.enter_context(_listen(ports[0]))
             server = AuthorizationServer(
                 _url_of(listener), CLIENT_ID, client_secret, lifetimes=lifetimes, app_id=APP_ID
             )
             await stack.enter_async_context(_serve(server.build_application(), listener))
-            listener = stack.enter_context(_listen())
+            listener = stack.enter_context(_listen(ports[1]))
             api = SampleApi(server.introspect, server.revoke)
             await stack.enter_async_context(_serve(api.build_application(), listener))
             yield cls(server, _url_of(listener), CLIENT_ID, client_secret, lifetimes)
@@ -109,8 +111,8 @@ class Demo:
         )
 
 
-def _listen() -> socket.socket:
-    return socket.create_server((_LOOPBACK, 0))
+def _listen(port: int) -> socket.socket:
+    return socket.create_server((_LOOPBACK, port))
 
 
 def _url_of(listener: socket.socket) -> str:
