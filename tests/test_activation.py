@@ -143,6 +143,7 @@ class TestRefused:
         manager.give(manager.unix("one").fileno(), manager.unix("two").fileno())
         assert "several Unix sockets were handed over; let ListenStream= name one path" in refusal(manager)
 
+    @pytest.mark.threat(14)
     @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
     @pytest.mark.parametrize(
         "configuration",

@@ -637,6 +637,13 @@ DEFENCES: Final = (
     ),
     Defence(
         14,
+        "activation.py",
+        'if settled.remote_hosts and not (listen.remote and configuration.keys.use == "required"):',
+        "if False:",
+        "test_activation.py: an_address_for_other_machines",
+    ),
+    Defence(
+        14,
         "core/keyed_guard.py",
         "if not policy.guard.keyed or is_open(policy.guard, head) or _asks_first(policy, head):",
         "if True:",
