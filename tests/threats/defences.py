@@ -886,7 +886,7 @@ DEFENCES: Final = (
     Defence(
         18,
         "gate.py",
-        "if self.served < self._most:",
+        "if self.served < self.most:",
         "if True:",
         "forward/test_gate.py: no_more_connections_than_allowed",
     ),
