@@ -67,6 +67,7 @@ AT_WORK: Final = ("TokenManager._refresh", "TokenManager._adopt", "LoginHook")
 UP: Final = frozenset({200})
 ANYTHING: Final = frozenset({200, 401, 503})
 PATIENCE_S: Final = 60.0
+SLICE_S: Final = 2.0
 
 
 class MeddledServer:
@@ -216,14 +217,13 @@ class Day:
     # ------------------------------------------------------------ time
 
     async def step(self) -> None:
-        """What is due in a step's time happens when it is due, and comes to its end."""
+        """What falls due in a step's time comes to its end, and no later than `SLICE_S` after that."""
         left = self._step_s
-        while (due := next(iter(self.clock.armed), left)) < left:
-            self.clock.advance(due)
-            left -= due
+        while left > 0:
+            passed = min(left, max(SLICE_S, next(iter(self.clock.armed), left)))
+            self.clock.advance(passed)
+            left -= passed
             await self.quiet()
-        self.clock.advance(left)
-        await self.quiet()
         self._steps += 1
 
     async def quiet(self) -> None:
