@@ -465,3 +465,25 @@ def test_stderr_is_the_stream_unless_named(capsys: pytest.CaptureFixture[str]) -
     captured = capsys.readouterr()
     assert '"x.y"' in captured.err
     assert captured.out == ""
+
+
+def test_loggers_that_are_there_already_follow_a_change_of_level_and_format() -> None:
+    """Whoever has been made, bound or used before: they last as long as the process."""
+    stream = start("info")
+    bound, used = structlog.get_logger("x").bind(account="work"), structlog.get_logger("y")
+    for log in (bound, used):
+        log.debug("not.seen")
+        log.info("first")
+    start("error", "console", stream)
+    for log in (bound, used):
+        log.info("not.seen")
+        log.error("second")
+    start("debug", "json", stream)
+    for log in (bound, used):
+        log.debug("third")
+    lines = stream.getvalue().splitlines()
+    assert ["first" in line for line in lines] == [True, True, False, False, False, False]
+    assert ["second" in line for line in lines] == [False, False, True, True, False, False]
+    assert [json.loads(lines[n])["event"] for n in (0, 1, 4, 5)] == ["first", "first", "third", "third"]
+    assert not lines[2].startswith("{")
+    assert "not.seen" not in stream.getvalue()

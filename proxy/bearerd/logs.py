@@ -59,20 +59,31 @@ def _tell_of_loss(lines: int) -> None:
     structlog.get_logger("bearerd.logs").warning("log.dropped", lines=lines)
 
 
+class _Logger(structlog.make_filtering_bound_logger(logging.DEBUG)):  # type: ignore[misc]  # it is made, not written
+    """The class of all loggers. Its methods are those of the level in force, so what is not logged costs nothing."""
+
+
+_processors: Final[list[Processor]] = []  # of all loggers
+
+
 def configure(settings: Logging, stream: TextIO | None = None) -> None:
-    """Set up logging for the process, once. `stream` is stderr unless named."""
+    """Set up logging for the process, or change it: loggers that are there already follow. `stream` is stderr unless named."""
     output = _outlet if _outlet is not None and stream is None else _Patient(stream or sys.stderr)
     stream = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     _repeats.forget()
+    _processors[:] = [
+        _repeats,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([redact, escape, _renderer(stream)] if console else [render]),
+    ]
+    for name, method in vars(structlog.make_filtering_bound_logger(LEVELS[settings.level])).items():
+        if callable(method):
+            setattr(_Logger, name, method)
     structlog.configure(
-        processors=[
-            _repeats,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([redact, escape, _renderer(stream)] if console else [render]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level]),
+        processors=_processors,
+        wrapper_class=_Logger,
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, output)),
         cache_logger_on_first_use=True,
     )
