@@ -4,6 +4,7 @@ import base64
 import os
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -1651,10 +1652,24 @@ def test_a_route_that_says_nothing_goes_the_direct_way(folder: Path) -> None:
 
 def test_files_of_tls_beside_the_configuration(keys: Path) -> None:
     text = 'ca_file = "ca.pem"\nclient_cert_file = "client.pem"\nclient_key_file = "client.key"\n'
-    assert way_of(keys, text + 'server_name = "Api.Internal"\n') == Way(
-        Tls(str(keys / "ca.pem"), str(keys / "client.pem"), str(keys / "client.key"), "api.internal")
-    )
-    assert way_of(keys, 'client_cert_file = "both.pem"\n') == Way(Tls(None, str(keys / "both.pem")))
+    whole = way_of(keys, text + 'server_name = "Api.Internal"\n')
+    tls = Tls(str(keys / "ca.pem"), str(keys / "client.pem"), str(keys / "client.key"), "api.internal")
+    assert whole == Way(replace(tls, seal=whole.tls.seal))
+    both = way_of(keys, 'client_cert_file = "both.pem"\n')
+    assert both == Way(Tls(None, str(keys / "both.pem"), seal=both.tls.seal))
+
+
+def test_files_of_tls_with_other_contents_are_another_way(keys: Path) -> None:
+    """Their names are the same, as after a rotation."""
+    text = 'ca_file = "ca.pem"\nclient_cert_file = "both.pem"\n'
+    first = way_of(keys, text)
+    assert way_of(keys, text) == first
+    for name in ("ca.pem", "both.pem"):
+        old = (keys / name).read_text()
+        (keys / name).write_text(f"a comment\n{old}")
+        assert way_of(keys, text) != first
+        (keys / name).write_text(old)
+    assert way_of(keys, text) == first
 
 
 @pytest.mark.parametrize(

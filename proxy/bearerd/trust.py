@@ -1,7 +1,9 @@
 """TLS towards upstreams: contexts that verify, made from the files that settings name. There is no way to verify less."""
 
+import hashlib
 import os
 import ssl
+from collections.abc import Container
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +40,20 @@ class Trust:
         if context is None:
             context = self._contexts[tls] = build_context(tls)
         return context
+
+    def keep_only(self, wanted: Container[Tls]) -> None:
+        """Forget all others."""
+        self._contexts = {tls: context for tls, context in self._contexts.items() if tls in wanted}
+
+
+def seal(tls: Tls) -> str:
+    """A hash of what is in the files of `tls`. Raises Untrustworthy."""
+    digest = hashlib.sha256()
+    for key in ("ca_file", "client_cert_file", "client_key_file"):
+        name = getattr(tls, key)
+        if name is not None:
+            digest.update(hashlib.sha256(_read(key, name)).digest())
+    return digest.hexdigest()
 
 
 def build_context(tls: Tls) -> ssl.SSLContext:

@@ -56,13 +56,15 @@ class Origin:
 class Tls:
     """What an upstream's TLS is held against: paths of PEM files, where they are not the system's.
 
-    `server_name` is asked for, and expected in the certificate, in place of the origin's host.
+    `server_name` is asked for, and expected in the certificate, in place of the origin's host. `seal` is a hash of what the
+    files held when the settings were read: other contents are another TLS.
     """
 
     ca_file: str | None = None
     client_cert_file: str | None = None
     client_key_file: str | None = None
     server_name: str | None = None
+    seal: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """How the keys of a route's table make the way to its upstream, and what the environment adds."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from bearerd.core.proxies import NONE, find_proxy, parse_proxy
 from bearerd.core.targets import DIRECT, Proxy, Tls, Way, parse_origin
@@ -8,7 +9,7 @@ from bearerd.settings.files import Invalid, PathOf, Problem, cannot_read
 from bearerd.settings.model import RouteTable
 from bearerd.settings.sources import Given, Unreadable, Values, read_text
 from bearerd.settings.sources import Origin as Source
-from bearerd.trust import Untrustworthy, build_context
+from bearerd.trust import Untrustworthy, build_context, seal
 
 _TLS_KEYS = ("ca_file", "client_cert_file", "client_key_file", "server_name")
 
@@ -52,11 +53,12 @@ def check_rules(table: RouteTable) -> Iterator[Problem]:
 
 def build_way(table: RouteTable, path_of: PathOf) -> Way:
     """The way of a table without problems. Raises Invalid for a file that cannot be used."""
-    files = {key: _path(key, getattr(table, key), path_of) for key in _TLS_KEYS[:3]}
-    tls = Tls(**files, server_name=table.server_name)
+    ca, certificate, key = (_path(key, getattr(table, key), path_of) for key in _TLS_KEYS[:3])
+    tls = Tls(ca, certificate, key, table.server_name)
     if tls != Tls(server_name=table.server_name):
         try:
             build_context(tls)  # it is made again at the start: here it is the problems that matter
+            tls = replace(tls, seal=seal(tls))
         except Untrustworthy as exc:
             raise Invalid(exc.key, exc.text) from None
     way = Way(tls, _build_proxy(table, path_of))
