@@ -23,7 +23,8 @@ PENDING = Failure(FailureKind.TRANSIENT, "the person has not decided yet", None,
 
 
 class FakeAuthorizationServer:
-    """Grants tokens numbered from 1, or gives `failure`; with `gate` cleared a redemption hangs until it is set.
+    """Grants tokens numbered from 1, or gives `failure`; with `gate` cleared a redemption hangs until it is set. What begins
+    a login waits for `pause`.
 
     A device's login is pending as often as `device_pending` says. `redeemed` and `revoked` are what was presented.
     """
@@ -38,6 +39,7 @@ class FakeAuthorizationServer:
         self.revoked: list[tuple[str, str]] = []
         self.unrevoked: str | None = None
         self.closed = False
+        self.pause: asyncio.Event | None = None
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -46,6 +48,7 @@ class FakeAuthorizationServer:
         self.description = replace(SERVER, iss_required=True)
 
     async def describe(self) -> Metadata | Failure:
+        await self._wait()
         return self.description
 
     async def redeem(self, code: Secret, transaction: Transaction) -> Granted | Failure:
@@ -55,6 +58,7 @@ class FakeAuthorizationServer:
         return self.failure or self._grant()
 
     async def authorize_device(self) -> DeviceAuthorization | Failure:
+        await self._wait()
         return self.failure or DeviceAuthorization(
             Secret("device-code"), "WDJB-MJHT", f"{ISSUER}/go", None, self.wall + self.device_lifetime_s, 5.0
         )
@@ -70,6 +74,10 @@ class FakeAuthorizationServer:
 
     async def aclose(self) -> None:
         self.closed = True
+
+    async def _wait(self) -> None:
+        if self.pause is not None:
+            await self.pause.wait()
 
     def _grant(self) -> Granted:
         number = len(self.redeemed)

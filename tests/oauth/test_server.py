@@ -702,3 +702,30 @@ class TestDescribe:
             assert said in described.reason
             assert all(said in failure.reason for failure in asked)
             assert {request.split()[0] for request in faulty.requests} == {b"GET"}
+
+
+class TestRenewed:
+    """The same account, by other words of its configuration."""
+
+    async def test_what_was_found_is_still_good_for_a_refresh_and_read_again_by_a_login(self) -> None:
+        async with FaultServer([hang]) as server:
+            source = replace(SOURCE, issuer=server.url)
+            async with server_of(source) as asked:
+                found = Metadata(server.url, f"{server.url}/token", revocation_endpoint=f"{server.url}/old")
+                asked._metadata = found
+                asked.renew(replace(source, revocation_endpoint=f"{server.url}/new"))
+                known = await asked.known()
+                assert known == replace(found, revocation_endpoint=f"{server.url}/new")
+                assert server.connections == 0
+                looking = asyncio.create_task(asked.describe())
+                await asyncio.sleep(0.2)
+                assert server.connections == 1
+                looking.cancel()
+
+    async def test_endpoints_of_the_configuration_alone(self) -> None:
+        source = replace(SOURCE, token_endpoint="http://127.0.0.1:9/a")
+        async with server_of(source) as asked:
+            asked.renew(replace(source, revocation_endpoint="http://127.0.0.1:9/r"))
+            known = await asked.describe()
+            assert isinstance(known, Metadata)
+            assert known.revocation_endpoint == "http://127.0.0.1:9/r"

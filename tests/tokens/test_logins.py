@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,7 +14,7 @@ from bearerd.core.accounts import Grant, OAuthSource
 from bearerd.core.authorization import Callback
 from bearerd.core.calls import Asker
 from bearerd.core.device import DeviceAuthorization
-from bearerd.core.lifecycle import Event, Failure, FailureKind, Policy, State
+from bearerd.core.lifecycle import Event, Failure, FailureKind, LoginPending, Policy, State
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import Granted, TokenSet, Tombstone
 from bearerd.errors import LoginFailed, LoginRefused, LoginRequired, StoreError, StoreUnwritable
@@ -597,3 +598,90 @@ class TestLogout:
             await turns()
             assert made.server.revoked == [("refresh_token", "rotated")]
             assert isinstance(await made.store.load(), Tombstone)
+
+
+class TestReload:
+    """Logins under way while the configuration changes."""
+
+    def party(self, made: World, source: OAuthSource = SOURCE) -> Party:
+        return Party(source, made.server, made.manager)
+
+    def another(self, made: World) -> Party:
+        protocol = RefreshProtocol(Refreshes(), MemoryStore(), MemoryLock(), made.clock, made.seen)
+        return Party(SOURCE, made.server, TokenManager(protocol, Policy(renewable=False), made.seen))
+
+    async def test_one_goes_on_with_its_account(self) -> None:
+        async with world() as made:
+            callback = await made.begin()
+            waiting = asyncio.create_task(made.logins.wait("work"))
+            await turns()
+            made.logins.turn_to({"work": self.party(made, replace(SOURCE, scopes=("more",)))})
+            done = await made.finish(callback)
+            assert await waiting == done
+
+    @pytest.mark.parametrize("change", [{"redirect_uri": "http://127.0.0.1:9/x"}, {"login": False}])
+    async def test_one_that_could_not_come_back_is_over(self, change: dict[str, Any]) -> None:
+        async with world() as made:
+            callback = await made.begin()
+            waiting = asyncio.create_task(made.logins.wait("work"))
+            await turns()
+            made.logins.turn_to({"work": self.party(made, replace(SOURCE, **change))})
+            with pytest.raises(LoginFailed, match="configuration of this account has changed"):
+                await waiting
+            assert await refused(made, callback) == UNKNOWN
+            assert not isinstance(made.manager.state, LoginPending)
+
+    async def test_one_of_an_account_that_has_gone_or_is_another_is_over(self) -> None:
+        async with world() as made:
+            for parties in ({}, {"work": self.another(made)}):
+                made.logins.turn_to({"work": self.party(made)})
+                callback = await made.begin()
+                made.logins.turn_to(parties)
+                assert await refused(made, callback) == UNKNOWN
+
+    async def test_a_code_that_is_being_redeemed_is_for_the_account_it_was_for(self) -> None:
+        async with world() as made:
+            made.server.gate.clear()
+            ending = asyncio.create_task(made.finish(await made.begin()))
+            await asyncio.sleep(0)
+            assert made.server.redeemed == []
+            made.logins.turn_to({"work": self.another(made)})
+            await turns()
+            assert made.server.redeemed == ["the-code"]
+            made.server.gate.set()
+            assert (await ending).account == "work"
+            assert (await made.manager.token()).access_token.reveal() == "login-1"
+
+    async def test_one_that_fails_when_its_account_has_gone(self) -> None:
+        async with world() as made:
+            made.server.gate.clear()
+            made.server.failure = Failure(FailureKind.PERMANENT, "the code is not known")
+            ending = asyncio.create_task(made.finish(await made.begin()))
+            await turns()
+            made.logins.turn_to({})
+            made.server.gate.set()
+            with pytest.raises(LoginFailed, match="the code is not known"):
+                await ending
+
+    async def test_one_that_begins_as_its_account_goes(self) -> None:
+        for begin in (World.begin, lambda made: made.logins.device("work", announce([]))):
+            async with world() as made:
+                made.server.pause = asyncio.Event()
+                beginning = asyncio.create_task(begin(made))
+                await turns()
+                made.logins.turn_to({})
+                made.server.pause.set()
+                with pytest.raises(LoginFailed, match="configuration of this account has changed"):
+                    await beginning
+
+    async def test_at_another_device_it_is_over_too(self) -> None:
+        async with world() as made:
+            made.server.device_pending = [PENDING] * 9
+            waiting = asyncio.create_task(made.logins.device("work", announce([])))
+            await turns()
+            await made.later(5)
+            made.logins.turn_to({})
+            await made.later(5)
+            with pytest.raises(LoginFailed):
+                await waiting
+            assert len(made.server.redeemed) == 1

@@ -12,7 +12,7 @@ from bearerd.core.lifecycle import Event, Failure, FailureKind, LoginRequired, P
 from bearerd.core.redaction import Secret
 from bearerd.core.tokens import Granted, TokenSet, Tombstone, origin_of
 from bearerd.errors import LoginRequired as LoginRequiredError
-from bearerd.errors import StoreError, TokenUnavailable
+from bearerd.errors import StoreError, StoreUnwritable, TokenUnavailable
 from bearerd.stores.memory import MemoryLock, MemoryStore
 from bearerd.tokens.manager import TokenManager
 from bearerd.tokens.refresh import RefreshProtocol
@@ -89,10 +89,11 @@ class Account:
         self.source = ScriptedSource()
         self.store: Any = MemoryStore()
         self.seen = Recorder()
+        self.lock: Any = MemoryLock()
         self.manager = self.build(renewable=renewable)
 
     def build(self, *, renewable: bool) -> TokenManager:
-        protocol = RefreshProtocol(self.source, self.store, MemoryLock(), self.clock, self.seen)
+        protocol = RefreshProtocol(self.source, self.store, self.lock, self.clock, self.seen)
         return TokenManager(protocol, Policy(renewable=renewable), self.seen, draw=lambda: 0.0)
 
     async def later(self, seconds: float) -> None:
@@ -677,3 +678,117 @@ async def test_a_rejected_grant_ends_the_login_and_the_attempts() -> None:
     assert account.source.attempts == attempts == 2
     assert isinstance(account.manager.state, LoginRequired)
     await account.manager.aclose()
+
+
+class Crowded(MemoryStore):
+    """A store that has no room as long as `full` says so."""
+
+    full = False
+
+    async def save(self, record: TokenSet | Tombstone) -> None:
+        if self.full:
+            raise StoreUnwritable("no room")
+        await super().save(record)
+
+
+class TestReload:
+    """What becomes of a manager whose configuration has changed."""
+
+    async def test_one_at_rest_begins_nothing_by_itself(self, account: Account) -> None:
+        await account.manager.start()
+        await account.manager.token()
+        account.manager.rest()
+        assert account.clock.armed == []
+        await account.later(900)
+        assert account.source.attempts == 1
+
+    async def test_one_at_rest_serves_the_calls_that_still_have_it(self, account: Account) -> None:
+        await account.manager.start()
+        sent = await account.manager.token()
+        account.manager.rest()
+        assert (await account.manager.force_refresh(sent.generation)).access_token.reveal() == "a2"
+        assert account.clock.armed == []
+
+    async def test_leaving_waits_for_the_refresh_in_flight(self, account: Account) -> None:
+        account.source.gate.clear()
+        await account.manager.start()
+        await turns()
+        leaving = asyncio.create_task(account.manager.leave())
+        await turns()
+        assert not leaving.done()
+        account.source.gate.set()
+        await leaving
+        assert await account.store.load() is not None
+        assert account.source.closed
+
+    async def test_leaving_waits_until_what_it_has_is_saved_and_keeps_the_lock(self) -> None:
+        account = Account(renewable=False)
+        account.store = store = Crowded()
+        account.manager = account.build(renewable=False)
+        store.full = True
+        await account.manager.start(Secret("seed"))
+        await account.manager.token()
+        leaving = asyncio.create_task(account.manager.leave())
+        async with within(2):
+            while len(account.seen.alarms) < 3:  # noqa: ASYNC110  # there is nothing that would tell
+                await asyncio.sleep(0.01)
+        assert not leaving.done()
+        assert account.lock.hold().locked()
+        store.full = False
+        async with within(5):
+            await leaving
+        assert account.source.closed
+        assert not account.lock.hold().locked()
+        stored = await store.load()
+        assert isinstance(stored, TokenSet)
+        assert stored.refresh_token == Secret("r1")
+
+    async def test_ending_ends_one_that_still_tries_to_leave(self) -> None:
+        """SIGTERM does not wait for a disk to come round, after one last attempt."""
+        account = Account(renewable=False)
+        account.store = store = Crowded()
+        account.manager = account.build(renewable=False)
+        store.full = True
+        await account.manager.start(Secret("seed"))
+        await account.manager.token()
+        leaving = asyncio.create_task(account.manager.leave())
+        await turns()
+        async with within(5):
+            await account.manager.aclose()
+            await leaving
+
+    async def test_what_costs_nothing_is_asked_for_again_by_the_new_words(self, account: Account) -> None:
+        await account.manager.start()
+        await account.manager.token()
+        account.manager.renewed()
+        await turns()
+        assert account.source.attempts == 2
+        account.source.gate.clear()
+        account.manager.renewed()
+        await turns()
+        account.manager.renewed()
+        await turns()
+        assert account.source.attempts == 3, "one at a time"
+        account.source.gate.set()
+
+    async def test_a_refresh_token_is_not_spent_for_it(self) -> None:
+        account = Account(renewable=False)
+        await account.manager.start(Secret("seed"))
+        await account.manager.token()
+        account.manager.renewed()
+        await turns()
+        assert account.source.spent == ["seed"]
+        await account.manager.aclose()
+
+    async def test_but_for_what_has_failed_it_is_at_once(self) -> None:
+        account = Account(renewable=False)
+        account.source.failure = Failure(FailureKind.PERMANENT, "invalid_client")
+        await account.manager.start(Secret("seed"))
+        await turns()
+        assert account.source.spent == ["seed"]
+        account.source.failure = None
+        account.manager.renewed()
+        await turns()
+        assert (await account.manager.token()).access_token.reveal() == "a2"
+        assert account.source.spent == ["seed", "seed"]
+        await account.manager.aclose()

@@ -17,15 +17,15 @@ class OAuthTokenSource:
 
     def __init__(self, server: OAuthServer, *, reply_s: float | None = None) -> None:
         self._server = server
-        self._source = server.source
-        self._reply_s = reply_s or (REPLY_S if self._source.spends else MINT_S)
+        self._reply_s = reply_s or (REPLY_S if server.source.spends else MINT_S)
 
     async def obtain(self, current: TokenSet | None) -> Granted | Failure:
         server = await self._server.known()
         if isinstance(server, Failure):
             return server
+        source = self._server.source  # as it is now: it may be another by the time of the reply
         refresh_token = current.refresh_token if current else None
-        request = build_token_request(self._source, refresh_token)
+        request = build_token_request(source, refresh_token)
         reply = await exchange(
             self._server.session,
             "POST",
@@ -35,7 +35,7 @@ class OAuthTokenSource:
             data=request.body.reveal().encode("ascii"),
         )
         if isinstance(reply, NoReply):
-            unknown = reply.sent and self._source.spends
+            unknown = reply.sent and source.spends
             kind = FailureKind.OUTCOME_UNKNOWN if unknown else FailureKind.TRANSIENT
             return Failure(kind, f"the token endpoint {reply.problem}")
         return parse_token_reply(
@@ -43,8 +43,8 @@ class OAuthTokenSource:
             reply.body,
             self._server.clock.wall(),
             retry_after=reply.retry_after,
-            sent=(self._source.client_secret, refresh_token),
-            ended=self._source.ended_errors,
+            sent=(source.client_secret, refresh_token),
+            ended=source.ended_errors,
         )
 
     def changed(self) -> bool:

@@ -59,6 +59,14 @@ class OAuthServer:
         self._metadata = configured(source)
         self._read_at: float | None = None
 
+    def renew(self, source: OAuthSource) -> None:
+        """Ask as `source` says from the next request on. What was found by the same issuer's metadata is still good; the
+        next login reads it again.
+        """
+        self.source = source
+        self._metadata = configured(source) or (self._metadata and override(self._metadata, source))
+        self._read_at = float("-inf") if source.issuer is not None else None
+
     async def aclose(self) -> None:
         """Give up connections."""
         await self.session.close()

@@ -43,6 +43,7 @@ REPLACED: Final = "another login of this account was begun meanwhile; go on with
 ABANDONED: Final = "the login was given up where it was begun; begin again"
 GIVEN_UP: Final = "the account was logged out meanwhile; begin again"
 NO_STATE: Final = "the server wants its address checked: paste the whole address, not the code alone"
+RECONFIGURED: Final = "the configuration of this account has changed meanwhile; log in again"
 STILL_REFRESHING: Final = (
     "a refresh is still under way; what comes of it is revoked and wiped when it has ended"
 )
@@ -104,6 +105,15 @@ class Logins:
         self._watchers: dict[str, set[asyncio.Future[LoggedIn]]] = {}
         self._works: set[asyncio.Task[Any]] = set()
 
+    def turn_to(self, parties: Mapping[str, Party]) -> None:
+        """From now on the accounts are these. A login goes on if its account does, and comes back to the same place."""
+        waiting = (account for account, watchers in self._watchers.items() if watchers)
+        for account in {*self._pending, *waiting}:
+            if not _goes_on(self._parties.get(account), parties.get(account)):
+                self._drop(account)
+                self._failed(account, LoginFailed(RECONFIGURED))
+        self._parties = parties
+
     @property
     def accounts(self) -> tuple[str, ...]:
         """Those a person may log in to here."""
@@ -124,6 +134,7 @@ class Logins:
         server = await party.server.describe()
         if isinstance(server, Failure):
             raise LoginFailed(server.reason)
+        self._check(account, party)
         transaction = build_transaction(
             account,
             redirect_uri=redirect_uri,
@@ -159,7 +170,9 @@ class Logins:
             raise self._failed(account, LoginRefused(str(refusal), ended=True)) from None
         party = self._parties[account]
         return await self._run(
-            self._redeem(account, lambda: party.server.redeem(code, transaction), transaction.return_to)
+            self._redeem(
+                account, party, lambda: party.server.redeem(code, transaction), transaction.return_to
+            )
         )
 
     async def paste(self, account: str, text: str, binding: Secret) -> LoggedIn:
@@ -187,6 +200,7 @@ class Logins:
         device = await party.server.authorize_device()
         if isinstance(device, Failure):
             raise LoginFailed(device.reason)
+        self._check(account, party)
         pending = self._put(account, device.expires_at - self._clock.wall())
         try:
             await announce(device)
@@ -265,8 +279,13 @@ class Logins:
             )
         return party
 
-    async def _redeem(self, account: str, redeem: Redeem, return_to: str) -> LoggedIn:
-        outcome = await self._parties[account].manager.login(redeem)
+    def _check(self, account: str, party: Party) -> None:
+        """Raises LoginFailed where the account is not what it was when this login began."""
+        if not _goes_on(party, self._parties.get(account)):
+            raise LoginFailed(RECONFIGURED)
+
+    async def _redeem(self, account: str, party: Party, redeem: Redeem, return_to: str) -> LoggedIn:
+        outcome = await party.manager.login(redeem)
         if isinstance(outcome, Failure):
             raise self._failed(account, LoginFailed(outcome.reason))
         return self._succeeded(account, outcome, return_to)
@@ -279,7 +298,8 @@ class Logins:
         return done
 
     def _failed(self, account: str, error: LoginFailed) -> LoginFailed:
-        self._parties[account].manager.login_failed(str(error))
+        if account in self._parties:
+            self._parties[account].manager.login_failed(str(error))
         for watcher in self._watchers.get(account, ()):
             if not watcher.done():
                 watcher.set_exception(LoginFailed(str(error)))
@@ -322,6 +342,13 @@ class Logins:
         self._works.add(task)
         task.add_done_callback(self._works.discard)
         return await asyncio.shield(task)
+
+
+def _goes_on(old: Party | None, new: Party | None) -> bool:
+    """Whether a login that was begun with `old` may end with `new`."""
+    if old is None or new is None or old.manager is not new.manager:
+        return False
+    return new.source.interactive and old.source.redirect_uri == new.source.redirect_uri
 
 
 def _has(transaction: Transaction, state: Secret | None) -> bool:

@@ -100,6 +100,7 @@ class TokenManager:
         self._timer: Timer | None = None
         self._started = asyncio.Event()
         self._closed = False
+        self._resting = False
 
     @property
     def state(self) -> State:
@@ -151,6 +152,28 @@ class TokenManager:
         if tasks:
             await asyncio.wait(tasks)
         await self._protocol.aclose()
+
+    def renewed(self) -> None:
+        """The source asks in another way now. What it has failed at is tried again, and what costs nothing is asked for."""
+        phase = phase_of(self._state)
+        failed = isinstance(phase, Backoff) and self._now() >= phase.not_before
+        if failed or (self._policy.renewable and isinstance(phase, Idle)):
+            self._dispatch(SourceChanged())
+
+    def rest(self) -> None:
+        """Do nothing by itself any more. Calls that still have it are served, as by a process that shares the store."""
+        self._resting = True
+        self._arm()
+
+    async def leave(self) -> None:
+        """End, once all that it was given is in the store, however long that takes. No call may have it any more."""
+        self._closed = True
+        self.rest()
+        tasks = [task for task in (self._task, self._adoption, *self._works) if task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._protocol.settled()
+        await self.aclose()
 
     def current(self) -> TokenSet | None:
         """The token, if it can be used with nothing else to be done; else call `token`."""
@@ -348,7 +371,7 @@ class TokenManager:
         """Set the timer for what is due next, at most `poll_s` away."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._closed:
+        if self._closed or self._resting:
             return
         due = next_wakeup(self._state, self._policy)
         delay_s = self._poll_s if due is None else min(self._poll_s, due - self._now())

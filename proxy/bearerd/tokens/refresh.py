@@ -200,6 +200,11 @@ class RefreshProtocol:
                     self._held = stack.pop_all()
                     self._saver = asyncio.create_task(self._save_at_last())
 
+    async def settled(self) -> None:
+        """Until nothing is left to be saved. Whoever waits sees to it that nothing new begins."""
+        while self._saver is not None and self._unsaved is not None:
+            await asyncio.wait([self._saver])
+
     async def aclose(self) -> None:
         """Give up the source, and a pair that could not be saved, after one last attempt."""
         await self._end_saver()
