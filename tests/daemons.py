@@ -41,9 +41,8 @@ class RunningDaemon:
         self._runtime = runtime
         self._shell = ("sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh") if descriptors else ()
         self._file = folder / "bearerd.toml"
-        self._file.write_text(f"[listen]\n{listen}\n{toml}")
-        canaries.know_toml(toml)
-        self._file.chmod(0o600)
+        self._listen = listen
+        self.configure(toml)
         self._given = tuple(name for name in os.environ if name.upper().startswith("BEARERD_"))
         self._said = bytearray()
         self._ready = asyncio.Event()
@@ -51,6 +50,22 @@ class RunningDaemon:
         self._reader: asyncio.Task[None]
         self._process: Process
         self.port = 0
+
+    def configure(self, toml: str) -> None:
+        """Another configuration at once in place of the first one, that listens alike. It is not told of it."""
+        self._write(f"[listen]\n{self._listen}\n{toml}")
+
+    def _write(self, text: str) -> None:
+        canaries.know_toml(text)
+        new = self._file.with_suffix(".new")
+        new.write_text(text)
+        new.chmod(0o600)
+        new.replace(self._file)
+
+    @property
+    def file(self) -> Path:
+        """Its configuration."""
+        return self._file
 
     @property
     def url(self) -> str:

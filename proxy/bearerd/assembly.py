@@ -5,8 +5,9 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -14,7 +15,7 @@ from bearerd.control.rendezvous import VaultEntry
 from bearerd.control.siblings import VaultSiblings
 from bearerd.core.accounts import Account, CommandSource, FileSource, OAuthSource, StaticSource
 from bearerd.core.calls import Asker
-from bearerd.core.configuration import Configuration, Store
+from bearerd.core.configuration import Store
 from bearerd.core.lifecycle import (
     Event,
     LoggedOut,
@@ -30,8 +31,7 @@ from bearerd.core.redaction import Secret
 from bearerd.core.targets import Route
 from bearerd.core.vault import Key, build_identity
 from bearerd.errors import ConfigError, StoreError
-from bearerd.forward.pool import UpstreamPool
-from bearerd.meters import AccountMeter, Histogram
+from bearerd.meters import AccountMeter, Histogram, Meters
 from bearerd.oauth.endpoint import OAuthTokenSource
 from bearerd.oauth.exchange import open_session
 from bearerd.oauth.server import OAuthServer
@@ -67,15 +67,8 @@ Heed = Callable[[str, State], None]
 """Is told an account's new state."""
 
 
-async def open_pool(configuration: Configuration) -> UpstreamPool:
-    """The pool for all routes. TLS is made ready here, in a thread: later it would hold up calls. Raises ConfigError."""
-    trust = Trust()
-    await asyncio.to_thread(_prepare, trust, configuration.routes)
-    limits = configuration.limits
-    return UpstreamPool(trust, connect_s=limits.upstream_connect_s, idle_s=limits.upstream_idle_s)
-
-
-def _prepare(trust: Trust, routes: Iterable[Route]) -> None:
+def prepare_tls(trust: Trust, routes: Iterable[Route]) -> None:
+    """Make TLS ready for `routes`. In a thread: it would hold up calls. Raises ConfigError."""
     for route in routes:
         try:
             if route.origin.scheme == "https":
@@ -198,6 +191,29 @@ def needs_vault(account: Account, settings: Store) -> bool:
     return settings.kind == "vault" or account.source.spends
 
 
+class Memory:
+    """What keeps accounts that are kept nowhere else, for as long as anything has it.
+
+    Two managers of one login have one store and one lock here too, while the earlier of them comes to its end.
+    """
+
+    def __init__(self) -> None:
+        self._kept: WeakValueDictionary[str, _Kept] = WeakValueDictionary()
+
+    def open(self, account: Account) -> tuple[TokenStore, RefreshLock]:
+        if not isinstance(account.source, OAuthSource) or not account.source.spends:
+            return MemoryStore(), MemoryLock()
+        stem = build_identity(account.name, account.source).stem
+        kept = self._kept.get(stem) or self._kept.setdefault(stem, _Kept())
+        return kept, kept.lock
+
+
+class _Kept(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = MemoryLock()
+
+
 class Vault:
     """The vault folder of this configuration. Its key is read once, at the first need."""
 
@@ -219,6 +235,12 @@ class Vault:
         await self.key()
         await asyncio.to_thread(self._folder.sealed_names)
 
+    async def ready(self) -> None:
+        """See that the key can be had, by another attempt if it could not be. Raises StoreError."""
+        if self._key is not None and self._key.done() and self._key.exception() is not None:
+            self._key = None
+        await self.key()
+
     def entry(self, account: Account) -> VaultEntry:
         """What processes that share the account's credential, whatever their configuration, have in common."""
         folder = os.path.realpath(self._settings.path)
@@ -231,68 +253,84 @@ class Vault:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """An account that is served. It has a `party` if a login belongs to it, and an `entry` if it is kept at rest."""
+    """An account that is served. It has a `server` if it asks one, a `party` if a login belongs to it, and an `entry` if it
+    is kept at rest.
+    """
 
     account: Account
     manager: TokenManager
+    server: OAuthServer | None = None
     party: Party | None = None
     entry: VaultEntry | None = None
 
 
-def build_holding(
-    account: Account,
-    clock: Clock,
-    vault: Vault,
-    store: Store,
-    heed: Heed,
-    tracer: Tracer | None = None,
-    meter: AccountMeter | None = None,
-) -> Holding:
-    """An account as a daemon serves it, kept in `vault` if `store` wants that. `meter` counts what happens to it."""
-    kept = vault if needs_vault(account, store) else None
-    entry = kept.entry(account) if kept is not None else None
-    party = build_party(account, clock, kept, heed=heed, tracer=tracer, meter=meter)
-    manager = (
-        party.manager
-        if party is not None
-        else build_manager(account, clock, kept, tracer=tracer, meter=meter)
-    )
-    return Holding(account, manager, party, entry)
+class Holdings:
+    """Puts accounts together as a daemon serves them. `heed` is told of those that have logins."""
+
+    def __init__(self, settings: Store, clock: Clock, heed: Heed, meters: Meters) -> None:
+        self.vault = Vault(settings)
+        self._meters = meters
+        self.tracer: Tracer | None = None
+        self._settings = settings
+        self._clock = clock
+        self._heed = heed
+        self._memory = Memory()
+
+    def build(self, account: Account) -> Holding:
+        """Needs a running event loop."""
+        vault = self.vault if needs_vault(account, self._settings) else None
+        entry = vault.entry(account) if vault is not None else None
+        if not isinstance(account.source, OAuthSource):
+            source = build_source(account, self._clock)
+            return Holding(account, self._build_manager(account, source, vault), entry=entry)
+        server = OAuthServer(account.source, self._clock, open_session())
+        manager = self._build_manager(account, OAuthTokenSource(server), vault)
+        return Holding(account, manager, server, _build_party(account, server, manager), entry)
+
+    def renew(self, holding: Holding, account: Account) -> Holding:
+        """The same credential, asked for as `account` says from now on (`Fate.RENEWED`)."""
+        server, source = holding.server, account.source
+        if server is None or not isinstance(source, OAuthSource):
+            raise TypeError("only what asks a server can be renewed")
+        server.renew(source)
+        holding.manager.renewed()
+        return replace(holding, account=account, party=_build_party(account, server, holding.manager))
+
+    def needs_key(self, accounts: Iterable[Account]) -> bool:
+        return any(needs_vault(account, self._settings) for account in accounts)
+
+    def _build_manager(self, account: Account, source: TokenSource, vault: Vault | None) -> TokenManager:
+        spends = isinstance(account.source, OAuthSource) and account.source.spends
+        return _build_manager(
+            account,
+            source,
+            self._clock,
+            vault,
+            stays=True,
+            heed=self._heed if spends else None,
+            memory=self._memory,
+            tracer=self.tracer,
+            meter=self._meters.of_account(account.name),
+        )
 
 
-def build_manager(
-    account: Account,
-    clock: Clock,
-    vault: Vault | None,
-    *,
-    stays: bool = True,
-    tracer: Tracer | None = None,
-    meter: AccountMeter | None = None,
-) -> TokenManager:
+def _build_party(account: Account, server: OAuthServer, manager: TokenManager) -> Party | None:
+    source = account.source
+    return Party(source, server, manager) if isinstance(source, OAuthSource) and source.spends else None
+
+
+def build_manager(account: Account, clock: Clock, vault: Vault | None, *, stays: bool = True) -> TokenManager:
     """The manager of an account, kept in `vault` or, where that is None, as long as the process lasts."""
-    return _build_manager(
-        account, build_source(account, clock), clock, vault, stays=stays, tracer=tracer, meter=meter
-    )
+    return _build_manager(account, build_source(account, clock), clock, vault, stays=stays)
 
 
-def build_party(
-    account: Account,
-    clock: Clock,
-    vault: Vault | None,
-    *,
-    stays: bool = True,
-    heed: Heed | None = None,
-    tracer: Tracer | None = None,
-    meter: AccountMeter | None = None,
-) -> Party | None:
+def build_party(account: Account, clock: Clock, vault: Vault | None, *, stays: bool = True) -> Party | None:
     """As `build_manager`, for an account that a login belongs to; None for any other."""
     if not isinstance(account.source, OAuthSource) or not account.source.spends:
         return None
     server = OAuthServer(account.source, clock, open_session())
-    manager = _build_manager(
-        account, OAuthTokenSource(server), clock, vault, stays=stays, heed=heed, tracer=tracer, meter=meter
-    )
-    return Party(account.source, server, manager)
+    manager = _build_manager(account, OAuthTokenSource(server), clock, vault, stays=stays)
+    return _build_party(account, server, manager)
 
 
 def _build_manager(
@@ -303,11 +341,12 @@ def _build_manager(
     *,
     stays: bool,
     heed: Heed | None = None,
+    memory: Memory | None = None,
     tracer: Tracer | None = None,
     meter: AccountMeter | None = None,
 ) -> TokenManager:
     observer = AccountLog(account.name, heed, tracer, meter)
-    store, lock = vault.open(account) if vault is not None else (MemoryStore(), MemoryLock())
+    store, lock = vault.open(account) if vault is not None else (memory or Memory()).open(account)
     if meter is not None:
         lock = MeasuredLock(lock, clock, meter.lock_waits)
     siblings = VaultSiblings(os.environ, vault.entry(account)) if vault is not None else None

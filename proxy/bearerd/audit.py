@@ -105,7 +105,7 @@ class AuditLog:
     def __init__(self, file: AuditFile, clock: Clock, *, required: bool = False) -> None:
         self._file = file
         self._clock = clock
-        self._required = required
+        self.required = required
         self._waiting = bytearray()
         self._room = LIMIT
         self._writing: asyncio.Future[tuple[int, str | None]] | None = None
@@ -116,7 +116,7 @@ class AuditLog:
 
     @property
     def shut(self) -> bool:
-        return self._required and (self._failing or len(self._waiting) > LIMIT)
+        return self.required and (self._failing or len(self._waiting) > LIMIT)
 
     def write(self, entry: Entry) -> None:
         """Of a call that is over, or was refused."""
@@ -138,7 +138,7 @@ class AuditLog:
         done, reason = work.result()
         del self._waiting[:done]
         if reason is not None and not self._failing:
-            self._log.error("audit.failed", file=str(self._file.path), reason=reason, refusing=self._required)
+            self._log.error("audit.failed", file=str(self._file.path), reason=reason, refusing=self.required)
         elif reason is None and self._failing:
             self._log.warning("audit.recovered", file=str(self._file.path), lost=self.lost)
         self._failing = reason is not None

@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,14 +15,9 @@ from typing import Any, Final
 
 import structlog
 
+from bearerd import logs
 from bearerd.activation import Handed
-from bearerd.assembly import (
-    SystemClock,
-    Vault,
-    build_holding,
-    first_refresh_token,
-    open_pool,
-)
+from bearerd.assembly import Holding, Holdings, SystemClock, first_refresh_token, prepare_tls
 from bearerd.audit import AuditLog, open_file
 from bearerd.control.health import Health, Store
 from bearerd.control.login import BrowserLogins
@@ -33,13 +28,14 @@ from bearerd.control.rendezvous import Origin
 from bearerd.control.socket import ControlSocket
 from bearerd.control.status import build_status, summarise
 from bearerd.control.terminal import TerminalLogins
-from bearerd.core.configuration import Configuration, Keys, Listen
+from bearerd.core.configuration import Configuration, Keys, Listen, Logging
 from bearerd.core.guard import for_socket
 from bearerd.core.lifecycle import State
 from bearerd.core.limits import allowed_connections
 from bearerd.core.problems import Problem
 from bearerd.core.reach import Reach, build_reach
 from bearerd.core.redirects import own_address
+from bearerd.core.reloading import Changes, Fate, Name, Report, compare, decide_fate, list_fixed
 from bearerd.ending import close_all, save_now
 from bearerd.errors import CannotListen, ConfigError, StoreError
 from bearerd.forward.pool import UpstreamPool
@@ -57,13 +53,19 @@ from bearerd.ports import Clock
 from bearerd.privacy import frames
 from bearerd.probing import ProbeServer
 from bearerd.regime import Ground, Regime
+from bearerd.reloads import Reloads
+from bearerd.settings import Loaded
+from bearerd.settings.problems import setting_name
 from bearerd.stores.client_keys import load_needed
 from bearerd.supervisor import Supervisor
 from bearerd.telemetry import Telemetry, open_telemetry
 from bearerd.tokens.logins import Logins
+from bearerd.tokens.manager import TokenManager
 from bearerd.tracing import Tracer
+from bearerd.trust import Trust
 
 CUT_OFF_S: Final = 0.1  # for the server to end what the drain has not
+END_S: Final = 2.0  # for what earlier configurations had, once their calls have ended
 _NOT_BY_TCP: Final = Problem(
     403,
     "peer_refused",
@@ -96,6 +98,7 @@ class Daemon:
         *,
         supervisor: Supervisor | None = None,
         handed: Handed | None = None,
+        reread: Callable[[], Loaded] | None = None,
     ) -> None:
         """Raises ConfigError where `handed` let in whom the configuration does not."""
         self._handed = handed or Handed()
@@ -103,21 +106,28 @@ class Daemon:
         self._supervisor = supervisor or Supervisor()
         self._clock = clock or SystemClock()
         self._log = structlog.get_logger("bearerd.daemon")
-        self._vault = Vault(configuration.store)
         self._hook = LoginHook(configuration.on_login_needed, self._clock, os.environ)
+        self.meters = Meters()
+        self._holdings = Holdings(configuration.store, self._clock, self._changed, self.meters)
         self._origin = origin
+        self._reread = reread
+        self._reloads = Reloads(self._reload)
         self._pool: UpstreamPool
         self._regime: Regime
+        self._draining: set[Regime] = set()  # whose calls go on
+        self._leaving: set[TokenManager] = set()
+        self._ends: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Task[None]
         self._servers: list[asyncio.Server] = []
         self._server: Gate | None = None
+        self._doors: tuple[Door, Door, Door]  # near, far, by the socket
+        self._callers: Callers | None = None
         self._users: TcpUsers | None = None
         self._local: LocalSocket | None = None
         self._browsers: BrowserLogins
         self._control: ControlSocket | None = None
         self._telemetry: Telemetry | None = None
         self.logins: Logins
-        self.meters = Meters()
         self.health = Health(Store(self._look_at_store, self._clock), self._has_started, self._is_shut)
         self._probes = Probes(self.health, MetricsPage(self.meters, self._read))
         self._prober = ProbeServer(self._probes)
@@ -140,83 +150,85 @@ class Daemon:
             if listening.family in {socket.AF_INET, socket.AF_INET6}
         )
 
+    # ------------------------------------------------------------ start
+
     async def start(self) -> None:
         """Raises ConfigError where an address cannot be listened on or led back to, or nobody could call; nothing runs then."""
         configuration = self._configuration
-        check_keys(configuration.keys)
-        self._pool = await open_pool(configuration)
+        trust = Trust()
+        await asyncio.to_thread(_check_files, configuration, trust)
         pseudonym = f"bearerd-{secrets.token_hex(8)}"
         with ExitStack() as opened:
             sockets = self._listen(opened)
-            reach = self._build_reach(pseudonym, reachable=bool(sockets))
-            callers = self._tcp_callers(sockets, opened)
+            reach = self._build_reach(configuration, pseudonym, hidden=not sockets)
+            self._callers = self._tcp_callers(sockets, opened)
             local = self._listen_locally(opened)
             probes = self._listen_for_probes(opened)
-            audit = await self._open_audit()
+            audit = await self._open_audit(configuration.log)
             self._telemetry = await self._open_telemetry()
             opened.pop_all()
-        self._regime = self._build_regime(pseudonym, reach, audit)
-        self._server = self._build_gate(self._regime)
-        self._servers = await self._open_doors(self._regime, callers, sockets, local)
-        self._starting = asyncio.create_task(self._start_accounts(self._regime))
+        if self._telemetry is not None:
+            self._holdings.tracer = Tracer(self._telemetry, self._clock)
+        regime = self._build_first(trust, pseudonym, reach, audit)
+        self._put_in_force(regime)
+        self._servers = await self._accept(sockets, local)
+        self._starting = asyncio.create_task(self._start_all(regime))
         await self._prober.listen(probes)
         self.meters.reloads.began(self._clock.wall())
-        if self._origin is not None:
-            self._control = self._build_control(self._origin, self._regime).start(os.environ)
+        if self._control is not None:
+            self._control.start(os.environ)
         self._supervisor.describe(summarise(self.status()))
         self._log.info("daemon.listening", addresses=self.addresses, socket=configuration.listen.socket)
 
-    def _build_regime(self, pseudonym: str, reach: Reach, audit: AuditLog | None) -> Regime:
+    def _build_first(self, trust: Trust, pseudonym: str, reach: Reach, audit: AuditLog | None) -> Regime:
+        """The regime to begin with, and what it has in common with all that come after it."""
         configuration = self._configuration
-        tracer = None if self._telemetry is None else Tracer(self._telemetry, self._clock)
-        holdings = {
-            name: build_holding(
-                account,
-                self._clock,
-                self._vault,
-                configuration.store,
-                self._changed,
-                tracer,
-                self.meters.of_account(name),
-            )
-            for name, account in configuration.accounts.items()
-        }
-        parties = {name: holding.party for name, holding in holdings.items() if holding.party is not None}
-        self.logins = Logins(parties, self._clock)
+        holdings = {name: self._holdings.build(account) for name, account in configuration.accounts.items()}
+        self.logins = Logins({}, self._clock)
         self._browsers = BrowserLogins(self.logins, reach.landings, reach.guard)
-        limits = configuration.limits
-        self._ground = ground = Ground(
-            self._pool,
+        self._ground = self._build_ground(trust, pseudonym)
+        self._pool = self._ground.pool
+        self._regime = regime = Regime(self._ground, configuration, reach, holdings, audit)
+        self._doors = self._build_doors(regime)
+        most = self._allow_connections(configuration)
+        self._server = Gate(regime.front, configuration.limits, most, regime.front.begin, self.meters)
+        if self._origin is not None:
+            self._control = self._build_control(self._origin, regime)
+        return regime
+
+    def _build_ground(self, trust: Trust, pseudonym: str) -> Ground:
+        limits = self._configuration.limits
+        return Ground(
+            trust,
+            UpstreamPool(trust, connect_s=limits.upstream_connect_s, idle_s=limits.upstream_idle_s),
             self._hook,
             Pages(self.status, self._browsers, self._probes),
             SpoolBudget(limits.replay_total, limits.replay_body),
             Disk(spool_folder(), SpoolBudget(limits.spool_total, limits.spool_body)),
             pseudonym,
             self.meters,
-            tracer,
+            self._holdings.tracer,
         )
-        return Regime(ground, configuration, reach, holdings, audit)
 
-    async def _open_doors(
-        self,
-        regime: Regime,
-        callers: Callers | None,
-        sockets: Sequence[socket.socket],
-        local: socket.socket | None,
-    ) -> list[asyncio.Server]:
+    def _build_doors(self, regime: Regime) -> tuple[Door, Door, Door]:
         """Other machines' clients are known by their keys: whose they are there is nobody's to tell here."""
-        assert self._server is not None  # noqa: S101  # it was built just now
         guard = regime.reach.guard
         judge = regime.build_judge(guard)
-        far = [sock for sock in sockets if not _is_near(sock)]
-        near = [sock for sock in sockets if _is_near(sock)]
-        servers = await accept_from(near, self._server.by(Door(guard, judge, callers)))
-        servers += await accept_from(far, self._server.by(Door(guard, judge)))
-        if local is not None:
-            guard = for_socket(guard)
-            door = Door(guard, regime.build_judge(guard), self._socket_callers())
-            servers += await accept_from([local], self._server.by(door))
-        return servers
+        by_socket = for_socket(guard)
+        return (
+            Door(guard, judge, self._callers),
+            Door(guard, judge),
+            Door(by_socket, regime.build_judge(by_socket), self._socket_callers()),
+        )
+
+    async def _accept(
+        self, sockets: Sequence[socket.socket], local: socket.socket | None
+    ) -> list[asyncio.Server]:
+        assert self._server is not None  # noqa: S101  # it was built just now
+        near, far, by_socket = (self._server.by(door) for door in self._doors)
+        servers = await accept_from([sock for sock in sockets if _is_near(sock)], near)
+        servers += await accept_from([sock for sock in sockets if not _is_near(sock)], far)
+        return servers + await accept_from([] if local is None else [local], by_socket)
 
     def _listen(self, opened: ExitStack) -> list[socket.socket]:
         sockets = list(self._handed.inet) if self._handed else listen(self._configuration.listen)
@@ -254,12 +266,13 @@ class Daemon:
         except CannotListen as problem:
             raise ConfigError(f"listen.socket: {problem}") from None
 
-    def _build_reach(self, pseudonym: str, *, reachable: bool) -> Reach:
+    def _build_reach(self, configuration: Configuration, pseudonym: str, *, hidden: bool) -> Reach:
+        """Raises ConfigError."""
         try:
-            reach = build_reach(self._configuration, self.port, pseudonym)
+            reach = build_reach(configuration, self.port, pseudonym)
         except ValueError as problem:
             raise ConfigError(str(problem)) from None
-        return reach if reachable or self._configuration.listen.public_url else reach.hidden()
+        return reach.hidden() if hidden and not configuration.listen.public_url else reach
 
     def _tcp_callers(self, sockets: Sequence[socket.socket], opened: ExitStack) -> Callers | None:
         """Those who may connect by TCP; None for all, which is said where it is not what was wanted."""
@@ -284,29 +297,168 @@ class Daemon:
         log = self._configuration.log
         return await asyncio.to_thread(open_telemetry, log, os.environ) if log.traces else None
 
-    async def _open_audit(self) -> AuditLog | None:
-        log = self._configuration.log
+    async def _open_audit(self, log: Logging) -> AuditLog | None:
         if not log.audit:
             return None
         file = await asyncio.to_thread(open_file, log.audit)
         return AuditLog(file, self._clock, required=log.audit_required)
 
+    def _allow_connections(self, configuration: Configuration) -> int:
+        limits = configuration.limits
+        per_call = 3 if any(route.disk_spool for route in configuration.routes) else 2
+        most = allowed_connections(limits.connections, descriptor_limit(), per_call)
+        if most < limits.connections:
+            self._log.warning("connections.fewer", connections=most, because="the limit of open files is low")
+        return most
+
     async def started(self) -> None:
         """Until each account has been read from its store. Raises StoreError where the vault's key cannot be had."""
         await asyncio.shield(self._starting)
 
-    async def _start_accounts(self, regime: Regime) -> None:
-        holdings = regime.holdings.values()
-        steps = [holding.manager.start(first_refresh_token(holding.account)) for holding in holdings]
+    async def _start_all(self, regime: Regime) -> None:
+        steps = [self._start_accounts(regime.holdings.values())]
         if regime.shared:
             steps.append(self._read_key())
         await asyncio.gather(*steps)
         self._log.info("daemon.started", accounts=sorted(regime.holdings))
 
+    async def _start_accounts(self, holdings: Iterable[Holding]) -> None:
+        steps = (holding.manager.start(first_refresh_token(holding.account)) for holding in holdings)
+        await asyncio.gather(*steps)
+
     async def _read_key(self) -> None:
         began_at = self._clock.steady()
-        await self._vault.key()
+        await self._holdings.vault.key()
         self._log.info("vault.key_read", duration_s=round(self._clock.steady() - began_at, 3))
+
+    # ------------------------------------------------------------ reload
+
+    def reload(self) -> "asyncio.Task[Report]":
+        """Read the configuration again, once the reload that is under way is over; calls go on meanwhile.
+
+        Never raises: what stands in the way is in the report, and in the log.
+        """
+        return self._reloads.ask()
+
+    async def _reload(self) -> Report:
+        self._supervisor.reloading()
+        report = await self._try_to_reload()
+        self.meters.reloads.ended(self._clock.wall(), ok=not report.problems)
+        if report.problems:
+            self._log.error("config.refused", problems=report.problems)
+        else:
+            self._log.info(
+                "config.reloaded",
+                added=report.added,
+                changed=report.changed,
+                removed=report.removed,
+                warnings=report.warnings,
+            )
+        self._supervisor.describe(summarise(self.status()))
+        self._supervisor.ready()
+        return report
+
+    async def _try_to_reload(self) -> Report:
+        try:
+            return await self._read_again()
+        except (ConfigError, StoreError) as problem:
+            return Report(problems=tuple(str(problem).splitlines()))
+        except Exception as exc:  # noqa: BLE001  # whatever it is, the configuration in force goes on
+            self._log.error("config.defect", trace=frames(exc))
+            return Report(problems=("bearerd met an error of its own; its log says where",))
+
+    async def _read_again(self) -> Report:
+        """Raises ConfigError, StoreError; all is as it was then."""
+        if self._reread is None:
+            return Report(problems=("there is nothing to reload: no configuration was read at the start",))
+        await self.started()
+        loaded = await asyncio.to_thread(self._reread)
+        changes = await self._turn_to(self._handed.settle(loaded.configuration))
+        return Report(
+            added=_name_all(changes.added),
+            changed=_name_all(changes.changed),
+            removed=_name_all(changes.removed),
+            warnings=loaded.warnings,
+        )
+
+    async def _turn_to(self, configuration: Configuration) -> Changes:
+        """Have `configuration` in force for whatever begins from now on. Raises ConfigError, StoreError."""
+        earlier, ground = self._regime, self._ground
+        _check_fixed(self._configuration, configuration)
+        await asyncio.to_thread(_check_files, configuration, ground.trust)
+        reach = self._build_reach(configuration, ground.pseudonym, hidden=not self.addresses)
+        if self._holdings.needs_key(configuration.accounts.values()):
+            await self._holdings.vault.ready()
+        same_audit = configuration.log.audit == self._configuration.log.audit
+        audit = earlier.audit if same_audit else await self._open_audit(configuration.log)
+        # From here to the end nothing waits, so no call sees one half of each.
+        changes = compare(self._configuration, configuration)
+        regime = Regime(ground, configuration, reach, self._take_over(configuration), audit)
+        regime.follow(earlier)
+        self._put_in_force(regime)
+        self._retire(earlier)
+        begun = [holding for name, holding in regime.holdings.items() if not earlier.has(holding.manager)]
+        self._starting = asyncio.create_task(self._start_accounts(begun))
+        return changes
+
+    def _take_over(self, configuration: Configuration) -> dict[str, Holding]:
+        holdings = {}
+        for name, account in configuration.accounts.items():
+            held = self._regime.holdings.get(name)
+            fate = decide_fate(None if held is None else held.account, account)
+            if held is not None and fate is Fate.KEPT:
+                holdings[name] = held
+            elif held is not None and fate is Fate.RENEWED:
+                holdings[name] = self._holdings.renew(held, account)
+            else:
+                holdings[name] = self._holdings.build(account)
+        return holdings
+
+    def _put_in_force(self, regime: Regime) -> None:
+        """What begins from now on is the regime's. Whoever is connected already meets it with the next request."""
+        assert self._server is not None  # noqa: S101  # it stands as long as there are regimes
+        configuration, reach, front = regime.configuration, regime.reach, regime.front
+        self._ground.adjust(configuration)
+        if _says(configuration.log) != _says(self._configuration.log):
+            logs.configure(configuration.log)
+        if regime.audit is not None:
+            regime.audit.required = configuration.log.audit_required
+        self._regime, self._configuration = regime, configuration
+        for door, now in zip(self._doors, self._build_doors(regime), strict=True):
+            door.guard, door.judge = now.guard, now.judge
+        self._server.turn_to(front, configuration.limits, self._allow_connections(configuration), front.begin)
+        self.logins.turn_to(regime.parties)
+        self._browsers.turn_to(reach.landings, reach.guard)
+        if self._control is not None:
+            self._control.turn_to(regime.managers, regime.shared, self._build_terminals(regime))
+
+    def _retire(self, regime: Regime) -> None:
+        """What it had alone rests, and ends when the last of its calls has."""
+        self._draining.add(regime)
+        for manager in regime.managers.values():
+            if not self._regime.has(manager):
+                manager.rest()
+        end = asyncio.create_task(self._end(regime))
+        self._ends.add(end)
+        end.add_done_callback(self._ends.discard)
+
+    async def _end(self, regime: Regime) -> None:
+        await regime.front.drained()
+        self._draining.discard(regime)
+        living = [self._regime, *self._draining]
+        gone = {
+            manager for manager in regime.managers.values() if not any(each.has(manager) for each in living)
+        }
+        self._leaving |= gone
+        ways = {way for each in living for way in each.ways}
+        self._pool.keep_only(ways)
+        self._ground.trust.keep_only({way.tls for _, way in ways})
+        if regime.audit is not None and all(each.audit is not regime.audit for each in living):
+            await regime.audit.aclose()
+        await asyncio.gather(*(manager.leave() for manager in gone))
+        self._leaving -= gone
+
+    # ------------------------------------------------------------ stop
 
     async def stop(self, drain_s: float | None = None) -> bool:
         """Take no new calls, let those in flight finish within `drain_s` (by default the limit that is set), then save
@@ -314,30 +466,30 @@ class Daemon:
         """
         self.health.draining = True
         self._supervisor.stopping()
-        self._supervisor.describe(f"ends, with {self._front.calls_in_flight} call(s) under way")
-        self._log.info("daemon.stopping", calls=self._front.calls_in_flight)
+        calls = self._ground.calls_in_flight
+        self._supervisor.describe(f"ends, with {calls} call(s) under way")
+        self._log.info("daemon.stopping", calls=calls)
         if self._local is not None:
             self._local.close()
         for server in self._servers:
             server.close()
         if self._control is not None:
             await self._control.aclose()
-        regime = self._regime
+        await self._reloads.aclose()
+        regimes = {self._regime, *self._draining}
         if self._server is not None:
-            self._server.pre_shutdown()
-            await self._server.drained(self._configuration.limits.drain_s if drain_s is None else drain_s)
-            regime.observers.ending = "stop"
-            await self._server.shutdown(CUT_OFF_S)
+            limit_s = self._configuration.limits.drain_s if drain_s is None else drain_s
+            await _drain(self._server, regimes, limit_s)
         if self._users is not None:
             self._users.close()
-        self._starting.cancel()
-        await asyncio.gather(self._starting, return_exceptions=True)
+        await _give_up({self._starting})
         await self._browsers.aclose()
         await self._hook.aclose()
-        kept = await close_all(regime.managers.values(), self._supervisor)
+        kept = await close_all(self._managers, self._supervisor)
+        await _give_up(self._ends, after_s=END_S)
         self._pool.close()
-        if regime.audit is not None:
-            await regime.audit.aclose()
+        if self._regime.audit is not None:
+            await self._regime.audit.aclose()
         if self._telemetry is not None:
             await self._telemetry.aclose()
         await self._prober.aclose()
@@ -347,8 +499,16 @@ class Daemon:
 
     async def cut_short(self) -> None:
         """In place of the rest of `stop`: nothing is waited for but tokens that have come and are not saved yet."""
-        saved = await save_now(self._regime.managers.values())
-        self._log.warning("daemon.cut_short", calls=self._front.calls_in_flight, saved=saved)
+        saved = await save_now(self._managers)
+        self._log.warning("daemon.cut_short", calls=self._ground.calls_in_flight, saved=saved)
+
+    @property
+    def _managers(self) -> set[TokenManager]:
+        """Of the configuration in force, and of earlier ones."""
+        regimes = (self._regime, *self._draining)
+        return self._leaving.union(*(regime.managers.values() for regime in regimes))
+
+    # ------------------------------------------------------------ told and asked
 
     def _changed(self, account: str, state: State) -> None:
         self._hook.changed(account, state)
@@ -363,7 +523,7 @@ class Daemon:
 
     async def _look_at_store(self) -> None:
         if self._regime.shared:
-            await self._vault.check()
+            await self._holdings.vault.check()
 
     def _read(self) -> Readings:
         """What metrics are made of beside the meters."""
@@ -396,26 +556,62 @@ class Daemon:
         )
 
     def _build_control(self, origin: Origin, regime: Regime) -> ControlSocket:
-        terminals = TerminalLogins(self.logins, regime.reach.landings, regime.reach.login_urls)
         return ControlSocket(
             origin,
             regime.managers,
             self.status,
             self._control_defect,
             shared=regime.shared,
-            terminals=terminals,
+            terminals=self._build_terminals(regime),
+            reload=self.reload,
         )
+
+    def _build_terminals(self, regime: Regime) -> TerminalLogins:
+        return TerminalLogins(self.logins, regime.reach.landings, regime.reach.login_urls)
 
     def _control_defect(self, exc: Exception) -> None:
         self._log.error("control.defect", trace=frames(exc))
 
-    def _build_gate(self, regime: Regime) -> Gate:
-        limits = regime.configuration.limits
-        per_call = 3 if any(route.disk_spool for route in regime.configuration.routes) else 2
-        most = allowed_connections(limits.connections, descriptor_limit(), per_call)
-        if most < limits.connections:
-            self._log.warning("connections.fewer", connections=most, because="the limit of open files is low")
-        return Gate(self._front, limits, most, self._front.begin, self.meters)
+
+async def _give_up(tasks: "Collection[asyncio.Task[None]]", after_s: float = 0.0) -> None:
+    """Those that have not ended by themselves in so many seconds."""
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=after_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+
+async def _drain(server: Gate, regimes: Collection[Regime], limit_s: float) -> None:
+    """Take no more calls, give those under way so long to end, and end the rest."""
+    server.pre_shutdown()
+    await server.drained(limit_s)
+    for regime in regimes:
+        regime.observers.ending = "stop"
+    await server.shutdown(CUT_OFF_S)
+
+
+def _name_all(names: Iterable[Name]) -> tuple[str, ...]:
+    """As they are written in the file."""
+    return tuple(setting_name(name) for name in names)
+
+
+def _says(log: Logging) -> tuple[str, str]:
+    return log.level, log.format
+
+
+def _check_fixed(old: Configuration, new: Configuration) -> None:
+    """Raises ConfigError for what cannot change."""
+    fixed = _name_all(list_fixed(old, new))
+    if fixed:
+        cure = "cannot change while bearerd runs; restart it, or take the change back"
+        raise ConfigError("\n".join(f"{name}: {cure}" for name in fixed))
+
+
+def _check_files(configuration: Configuration, trust: Trust) -> None:
+    """See that keys and TLS can be had, and have the latter made. In a thread. Raises ConfigError."""
+    check_keys(configuration.keys)
+    prepare_tls(trust, configuration.routes)
 
 
 def check_keys(settings: Keys) -> None:

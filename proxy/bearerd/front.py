@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol, cast
 
 import structlog
@@ -47,14 +46,11 @@ class Front:
         """How many calls are under way. Our own pages are none."""
         return self._in_flight - self._reading
 
-    async def drained(self, limit_s: float) -> None:
-        """Until no call is in flight, at most `limit_s` seconds."""
-        if not self._in_flight:
-            return
-        self._idle = asyncio.Event()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                await self._idle.wait()
+    async def drained(self) -> None:
+        """Until nothing is in flight. Whoever waits sees to it that nothing begins."""
+        if self._in_flight:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
 
     def begin(self, caller: Guarded, message: RawRequestMessage, payload: StreamReader) -> DirectCall | None:
         """Forward a request at once, if that can be."""
@@ -67,11 +63,12 @@ class Front:
         except Exception:  # noqa: BLE001  # a defect is met again, and answered, as an ordinary call
             return None
         if call is not None:
-            call.over = self._end
+            call.front = self
             self._in_flight += 1
         return call
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """One call less."""
         self._in_flight -= 1
         if self._idle is not None and not self._in_flight:
             self._idle.set()
@@ -79,11 +76,15 @@ class Front:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         caller = cast(Guarded, request.protocol)
         begun = caller.take_begun()
-        self._in_flight += begun is None
+        front = self
+        if begun is None:
+            self._in_flight += 1
+        else:
+            front = cast(Front, begun.front)  # which may have been another, then
         try:
-            return await self._answer(request, caller, begun)
+            return await front._answer(request, caller, begun)  # noqa: SLF001  # its own class's
         finally:
-            self._end()
+            front.end()
 
     async def _answer(
         self, request: web.BaseRequest, caller: Guarded, begun: DirectCall | None

@@ -8,11 +8,10 @@ loses what a client sends right behind a request that offers an upgrade other th
 import asyncio
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import partial
 from typing import Final, cast
 
 import structlog
@@ -83,10 +82,10 @@ class Callers:
     refusal: Problem
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Door:
-    """A way in: what is asked of those who come by it. `judge` says why a request is refused, if it is. Without `callers`
-    anybody may come.
+    """A way in: what is asked of those who come by it, as of now. `judge` says why a request is refused, if it is. Without
+    `callers` anybody may come.
     """
 
     guard: Guard
@@ -106,7 +105,7 @@ class Gate(web.Server):
         meters: Meters | None = None,
     ) -> None:
         super().__init__(
-            handler,
+            self._hand_on,
             request_factory=self._begin,
             handler_cancellation=True,
             keepalive_timeout=limits.keep_alive_s,
@@ -119,6 +118,7 @@ class Gate(web.Server):
         )
         self.limits = limits
         self.begin = begin
+        self._handler = handler
         self.served = 0
         self.finishing = False
         self.fresh_s = FRESH_S
@@ -133,7 +133,22 @@ class Gate(web.Server):
 
     def by(self, door: Door) -> Callable[[], RequestHandler]:
         """What makes the protocols of the connections that come by `door`."""
-        return partial(Client, self, door, self._loop, **self._kwargs)
+        return lambda: Client(self, door, self._loop, **self._kwargs)
+
+    def turn_to(self, handler: _RequestHandler, limits: Limits, connections: int, begin: Begin) -> None:
+        """Have whatever comes next handled by these, and judged as the doors say now; also by whom is connected already.
+
+        Their idle connections are kept as long as was right when they came.
+        """
+        self._handler, self.begin = handler, begin
+        self.limits, self.most = limits, connections
+        self._kwargs["keepalive_timeout"] = limits.keep_alive_s
+        for client in cast(list[Client], self.connections):
+            client.guard, client.judge = client.door.guard, client.door.judge
+
+    def _hand_on(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        """A request that was read and not yet taken up is the next handler's."""
+        return self._handler(request)
 
     def judge(self, client: "Client", transport: asyncio.BaseTransport) -> Problem | None:
         """Why a client is not served, or None for one that is counted now. Whoever may not connect counts for nothing."""

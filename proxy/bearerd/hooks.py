@@ -28,7 +28,7 @@ class LoginHook:
     def __init__(
         self, argv: tuple[str, ...], clock: Clock, environment: Mapping[str, str], *, limit_s: float = LIMIT_S
     ) -> None:
-        self._argv = argv
+        self.argv = argv
         self._clock = clock
         self._environment = environment
         self._limit_s = limit_s
@@ -38,7 +38,7 @@ class LoginHook:
 
     def refused(self, account: str, state: State, url: str) -> None:
         """A call of `account` was refused in `state`; `url` is where a person can mend that."""
-        if not self._argv:
+        if not self.argv:
             return
         notice = decide_notice(self._notices.get(account), state, self._clock.steady())
         if notice is not None:
@@ -63,7 +63,7 @@ class LoginHook:
         own = {"BEARERD_LOGIN_ACCOUNT": account, "BEARERD_LOGIN_URL": url}
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._argv,
+                *self.argv,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,

@@ -20,6 +20,7 @@ from bearerd.core.keyed_guard import Policy
 from bearerd.core.lifecycle import State
 from bearerd.core.problems import Problem
 from bearerd.core.reach import Reach
+from bearerd.core.targets import Origin, Way
 from bearerd.doorkeeper import Doorkeeper
 from bearerd.forward.access import AccessLog
 from bearerd.forward.handler import Forwarder
@@ -34,6 +35,7 @@ from bearerd.stores.client_keys import ClientKeyFile, KeyRing
 from bearerd.tokens.logins import Party
 from bearerd.tokens.manager import TokenManager
 from bearerd.tracing import Tracer
+from bearerd.trust import Trust
 
 _LOG: Final = structlog.get_logger("bearerd.daemon")
 
@@ -42,6 +44,7 @@ _LOG: Final = structlog.get_logger("bearerd.daemon")
 class Ground:
     """What lasts as long as the process. `budget` is for bodies kept in memory, `disk` for those of routes that want it."""
 
+    trust: Trust
     pool: UpstreamPool
     hook: LoginHook
     pages: Pages
@@ -56,6 +59,14 @@ class Ground:
     def calls_in_flight(self) -> int:
         """By whatever configuration."""
         return sum(front.calls_in_flight for front in self.fronts)
+
+    def adjust(self, configuration: Configuration) -> None:
+        """What of it a configuration says, from now on."""
+        limits = configuration.limits
+        self.pool.adjust(connect_s=limits.upstream_connect_s, idle_s=limits.upstream_idle_s)
+        self.budget.resize(limits.replay_total, limits.replay_body)
+        self.disk.budget.resize(limits.spool_total, limits.spool_body)
+        self.hook.argv = configuration.on_login_needed
 
 
 class Regime:
@@ -76,7 +87,8 @@ class Regime:
         self.observers = self._build_observers(ground.tracer)
         self.managers: dict[str, TokenManager] = {name: holding.manager for name, holding in holdings.items()}
         self._hook = ground.hook
-        self.front = Front(self._build_forwarder(ground), ground.pages)
+        self._forwarder = self._build_forwarder(ground)
+        self.front = Front(self._forwarder, ground.pages)
         ground.fronts.add(self.front)
 
     @property
@@ -88,6 +100,11 @@ class Regime:
     def shared(self) -> dict[VaultEntry, str]:
         """Which account is kept where other processes can find it."""
         return {holding.entry: name for name, holding in self.holdings.items() if holding.entry is not None}
+
+    @property
+    def ways(self) -> set[tuple[Origin, Way]]:
+        """Where its calls go, and how."""
+        return {(route.origin, route.way) for route in self.configuration.routes}
 
     @property
     def states(self) -> dict[str, State]:
@@ -104,6 +121,18 @@ class Regime:
             carriers=frozenset(canonical(name.encode("ascii")) for name in keys.fields),
         )
         return Doorkeeper(policy, KeyRing(ClientKeyFile(Path(keys.file)), _keys_unusable))
+
+    def has(self, manager: TokenManager) -> bool:
+        return manager in self.managers.values()
+
+    def follow(self, earlier: "Regime") -> None:
+        """Come after `earlier`, and know what it has learnt of its routes."""
+        same = {
+            route
+            for route in self.configuration.routes
+            if earlier.managers.get(route.account) is self.managers[route.account]
+        }
+        self._forwarder.inherit(earlier._forwarder, same)  # noqa: SLF001  # its own class's
 
     def _build_forwarder(self, ground: Ground) -> Forwarder:
         build: Callable[..., Forwarder] = Forwarder

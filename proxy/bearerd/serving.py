@@ -17,6 +17,7 @@ from bearerd.control.rendezvous import Origin
 from bearerd.core.configuration import Configuration
 from bearerd.daemon import Daemon
 from bearerd.errors import StoreError
+from bearerd.settings import Loaded
 from bearerd.supervisor import Supervisor
 
 _LOST: Final = (
@@ -26,28 +27,38 @@ _LOST: Final = (
 
 
 async def serve(
-    configuration: Configuration, ready: Callable[[Daemon], None], origin: Origin | None = None
+    configuration: Configuration,
+    ready: Callable[[Daemon], None],
+    origin: Origin | None = None,
+    reread: Callable[[], Loaded] | None = None,
 ) -> None:
     """Run until SIGINT or SIGTERM; a second one ends at once. `ready` is called when the port answers.
 
-    `origin` is where the configuration is from. Raises StoreError where the vault cannot be read, or could not be written
+    `origin` is where the configuration is from; SIGHUP has `reread` read it again, if there is any. Raises StoreError where the vault cannot be read, or could not be written
     to up to the end.
     """
     raise_descriptor_limit()
     supervisor = Supervisor.take(os.environ)
     daemon = Daemon(
-        configuration, origin=origin or Origin(), supervisor=supervisor, handed=take_sockets(os.environ)
+        configuration,
+        origin=origin or Origin(),
+        supervisor=supervisor,
+        handed=take_sockets(os.environ),
+        reread=reread,
     )
     supervisor.watch()
     with Signals() as signals:
+        hangups = Hangups(signals.first)
         if not await signals.spare(daemon.start()):
             return
         try:
             if await signals.spare(daemon.started()):
                 supervisor.ready()
                 ready(daemon)
+                hangups.tell(daemon.reload)
                 await signals.first.wait()
         finally:
+            hangups.ignore()
             await _end(daemon, signals)
             supervisor.close()
 
@@ -118,6 +129,43 @@ class Signals:
         logs.flush()
         signal.signal(self._last, signal.SIG_DFL)
         os.kill(os.getpid(), self._last)
+
+
+class Hangups:
+    """SIGHUP: the configuration is to be read again; but where it says that the terminal has gone, this is the end.
+
+    One that comes while the daemon starts is not lost.
+    """
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        self._stopping = stopping
+        self._terminal = sys.stderr.isatty()
+        self._heed: Callable[[], object] | None = None
+        self._early = False
+        if sys.platform != "win32":
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hear)
+
+    def tell(self, heed: Callable[[], object]) -> None:
+        """From now on each is for `heed`."""
+        self._heed = heed
+        if self._early:
+            heed()
+
+    def ignore(self) -> None:
+        """What ends reads nothing any more, and is not killed by this."""
+        self._heed = _nothing
+
+    def _hear(self) -> None:
+        if self._terminal and not sys.stderr.isatty():
+            self._stopping.set()
+        elif self._heed is None:
+            self._early = True
+        else:
+            self._heed()
+
+
+def _nothing() -> None:
+    """Is heeded."""
 
 
 def raise_descriptor_limit() -> None:

@@ -17,7 +17,7 @@ from bearerd.errors import BearerdError, ConfigError, LoginRequired
 from bearerd.privacy import keep_private
 
 COMMANDS: Final = (
-    *("run", "demo", "login", "logout", "token", "refresh", "status"),
+    *("run", "demo", "login", "logout", "token", "refresh", "status", "reload"),
     *("exec", "init", "config", "doctor", "key", "store", "service", "completion", "healthcheck"),
 )
 """Modules of this package, each with a click command named `command`."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def command(
     path: Path | None, port: int | None, upstream: tuple[str, ...], log_level: str | None, *, or_demo: bool
 ) -> None:
-    """Serve in the foreground until SIGINT (Ctrl-C) or SIGTERM.
+    """Serve in the foreground until SIGINT (Ctrl-C) or SIGTERM. SIGHUP has it read its configuration again.
 
     Example: bearerd run
     """
@@ -36,8 +37,10 @@ def command(
 
     given = {"port": port, "upstream": upstream, "log_level": log_level}
     flags = {name: value for name, value in given.items() if value not in {None, ()}}
+    # What it was started with stays in force, whatever the file says later.
+    reread = partial(load, path, flags, dict(os.environ))
     try:
-        loaded = load(path, flags, os.environ)
+        loaded = reread()
     except NotConfigured:
         if not or_demo:
             raise
@@ -53,7 +56,7 @@ def command(
         click.echo(describe(running.status(), loaded.configuration, origin.file), err=True)
 
     try:
-        loop.run(serving.serve(loaded.configuration, tell, origin))
+        loop.run(serving.serve(loaded.configuration, tell, origin, reread))
     except ConfigError as problem:
         raise ConfigError(find_twin(str(problem), loaded.configuration.listen.port) or str(problem)) from None
 

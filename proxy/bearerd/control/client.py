@@ -30,6 +30,7 @@ from bearerd.errors import LoginRequired, TokenError, TokenUnavailable
 GREETING_S: Final = 1.0
 TOKEN_S: Final = 11.0  # a daemon itself says after 10 s that it is still waiting
 STATUS_S: Final = 5.0
+RELOAD_S: Final = 60.0  # the one before it may be under way, and a keychain may have to be asked
 LOAN_S: Final = 1.0  # it is answered at once or not at all
 REPLY_LIMIT: Final = 1 << 20
 _OF_A_STATUS: Final = {"pid", "config", "addresses", "accounts"}  # of another version it may have less
@@ -85,6 +86,12 @@ class Daemons:
         """The status document of each, with its `pid` and the `config` file it serves."""
         replies = (reply.get("status") for reply in self._ask({"do": "status"}, STATUS_S))
         return [status for status in replies if isinstance(status, dict) and status.keys() >= _OF_A_STATUS]
+
+    def reload(self, origin: Origin) -> list[dict[str, Any]]:
+        """What came of it at each that serves the configuration of `origin`."""
+        request = {"do": "reload", "config": origin.file, "overrides": origin.overrides}
+        replies = (reply.get("reload") for reply in self._ask(request, RELOAD_S))
+        return [report for report in replies if isinstance(report, dict) and "problems" in report]
 
     def fetch_loans(self, entry: VaultEntry) -> list[object]:
         """What each that shares `entry` has in force, as it says it."""

@@ -90,6 +90,10 @@ class BrowserLogins:
     def accounts(self) -> tuple[str, ...]:
         return tuple(account for account in self._logins.accounts if account in self._landings)
 
+    def turn_to(self, landings: Mapping[str, Landing], guard: Guard) -> None:
+        """From now on logins come back to these places, and this is what our own pages are."""
+        self._landings, self._guard = landings, guard
+
     async def aclose(self) -> None:
         await self._relays.aclose()
 
@@ -164,9 +168,9 @@ class BrowserLogins:
         return answer_page(200, pages.build_done(done), self._forget(transaction))
 
     def _forget(self, transaction: Transaction | None) -> list[tuple[str, str]]:
-        if transaction is None:
+        landing = self._landings.get(transaction.account) if transaction is not None else None
+        if transaction is None or landing is None:
             return []
-        landing = self._landings[transaction.account]
         return [("Set-Cookie", _set_cookie(_cookie_name(transaction.state), "", landing, 0))]
 
     def _refused(self, status: int, account: str | None, reason: str) -> web.Response:

@@ -1,4 +1,4 @@
-"""The control socket of a daemon: `bearerd token`, `status`, `refresh`, `login` and `logout` ask here.
+"""The control socket of a daemon: `bearerd token`, `status`, `refresh`, `login`, `logout` and `reload` ask here.
 
 One line of JSON in, one out, then the connection ends; a login is a longer conversation. Only this user and root may
 connect, and a peer may be slow, silent or senseless: it costs one of a few connections, for a short time.
@@ -9,9 +9,9 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self
@@ -30,6 +30,7 @@ from bearerd.control.rendezvous import (
     runtime_folder,
 )
 from bearerd.control.terminal import WAYS, TerminalLogins, advise
+from bearerd.core.reloading import Report
 from bearerd.core.tokens import TokenSet
 from bearerd.errors import LoginRequired, TokenUnavailable
 from bearerd.tokens.manager import TokenManager
@@ -55,7 +56,7 @@ DEFECT: Final[Reply] = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client wants. `do` is token, refresh, login, logout, loan or status; the last two have no `account`.
+    """What a client wants. `do` is token, refresh, login, logout, reload, loan or status; the last three have no `account`.
 
     `entry` is what a loan is asked for, `way` how to log in.
     """
@@ -79,6 +80,8 @@ def parse_request(line: bytes) -> Request | None:
             return Request("status")
         case {"do": "loan", "folder": str(folder), "stem": str(stem)}:
             return Request("loan", entry=VaultEntry(folder, stem))
+        case {"do": "reload", "config": str() | None as file, "overrides": str(overrides)}:
+            return Request("reload", origin=Origin(file, overrides))
         case {
             "do": "token" | "refresh" as do,
             "account": str(account),
@@ -105,7 +108,7 @@ class ControlSocket:
     Other daemons that keep an account in the same vault are lent its token: `shared` says which account is kept where.
     That begins nothing and waits for nothing, so daemons that ask each other never wait for each other.
 
-    `defect` is told of what should not have been raised.
+    `defect` is told of what should not have been raised. `reload` reads the configuration again.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class ControlSocket:
         answer_s: float = ANSWER_S,
         shared: Mapping[VaultEntry, str] = MappingProxyType({}),
         terminals: TerminalLogins | None = None,
+        reload: Callable[[], Awaitable[Report]] | None = None,
     ) -> None:
         self._origin = origin
         self._managers = managers
@@ -128,12 +132,22 @@ class ControlSocket:
         self._answer_s = answer_s
         self._shared = shared
         self._terminals = terminals
+        self._reload = reload
         self._conversations = 0
         self._log = structlog.get_logger("bearerd.control")
         self._socket: socket.socket | None = None
         self._path = Path()
         self._accepting: asyncio.Task[None] | None = None
         self._talks: set[asyncio.Task[None]] = set()
+
+    def turn_to(
+        self,
+        managers: Mapping[str, TokenManager],
+        shared: Mapping[VaultEntry, str],
+        terminals: TerminalLogins,
+    ) -> None:
+        """Answer for these from the next question on."""
+        self._managers, self._shared, self._terminals = managers, shared, terminals
 
     def start(self, environ: Mapping[str, str]) -> Self:
         """Listen. Where that cannot be, the log says so and the daemon goes on: the socket is a convenience."""
@@ -198,6 +212,8 @@ class ControlSocket:
                 return {"status": own | self._status()}
             if request.entry is not None:
                 return self._lend(request.entry)
+            if request.do == "reload":
+                return await self._read_again(request.origin)
             manager = self._managers.get(request.account)
             if manager is None or not self._origin.answers(request.origin):
                 return NOT_MINE
@@ -207,6 +223,13 @@ class ControlSocket:
         except Exception as exc:  # noqa: BLE001  # one question's defect must not show its values, nor end the daemon
             self._defect(exc)
             return DEFECT
+
+    async def _read_again(self, origin: Origin) -> Reply:
+        """Runs on if nobody waits for it any more."""
+        if self._reload is None or not self._origin.answers(origin):
+            return NOT_MINE
+        report = await asyncio.shield(self._reload())
+        return {"reload": {"pid": os.getpid(), **asdict(report)}}
 
     async def _log_in_or_out(self, request: Request, talk: "_Talk") -> Reply:
         if self._terminals is None:

@@ -46,7 +46,7 @@ class Dialer:
         self, trust: Trust, *, connect_s: float = CONNECT_S, resolve: Resolve = resolve_by_system
     ) -> None:
         self._trust = trust
-        self._connect_s = connect_s
+        self.connect_s = connect_s
         self._resolve = resolve
         self._lookups: dict[tuple[str, int], asyncio.Future[Sequence[AddrInfoType]]] = {}
 
@@ -57,13 +57,13 @@ class Dialer:
 
     async def dial(self, origin: Origin, way: Way, build: Callable[[], P]) -> P:
         """A protocol of `build`'s, connected to `origin`. Raises UpstreamUnreachable, UpstreamTimeout."""
-        until = asyncio.get_running_loop().time() + self._connect_s
+        until = asyncio.get_running_loop().time() + self.connect_s
         sock = await self._reach(origin, way, until)
         return await self._attach(sock, origin, way, build, until)
 
     async def reach(self, origin: Origin, way: Way) -> socket.socket:
         """Connected to `origin`, with nothing said there: no TLS yet. Raises UpstreamError, UpstreamTimeout."""
-        return await self._reach(origin, way, asyncio.get_running_loop().time() + self._connect_s)
+        return await self._reach(origin, way, asyncio.get_running_loop().time() + self.connect_s)
 
     async def _reach(self, origin: Origin, way: Way, until: float) -> socket.socket:
         if way.proxy is None:

@@ -43,15 +43,22 @@ def is_ordinary(head: Head) -> bool:
     return _TELLING.isdisjoint(places) or (_UNUSUAL.isdisjoint(places) and not may_become_page(head))
 
 
+class Counting(Protocol):
+    """Who counts the calls under way."""
+
+    def end(self) -> None:
+        """One less."""
+
+
 class DirectCall:
     """One call, until it is answered, given up or goes on. `token` is what it was sent with.
 
-    `over` is told when it is answered or given up.
+    `front` is told when it is answered or given up; a call that goes on does so there.
     """
 
-    __slots__ = ("_answered", "_caller", "body", "connection", "head", "lane", "over", "started_at", "token")
+    __slots__ = ("_answered", "_caller", "body", "connection", "front", "head", "lane", "started_at", "token")
 
-    over: Callable[[], None]
+    front: Counting
 
     def __init__(
         self,
@@ -110,4 +117,4 @@ class DirectCall:
     def _end(self) -> None:
         if self.body is not None:
             self.body.release()
-        self.over()
+        self.front.end()

@@ -5,6 +5,7 @@ An upstream that does not take the token can say so before such a body is gone; 
 
 import asyncio
 import time
+from collections.abc import Collection
 from typing import Final
 
 from bearerd.core.targets import Route
@@ -51,11 +52,15 @@ class Patience:
     """Which routes have upstreams that are worth waiting for."""
 
     def __init__(self) -> None:
-        self._paused_until: dict[Route, float] = {}
+        self.paused_until: dict[Route, float] = {}
+
+    def inherit(self, earlier: "Patience", routes: Collection[Route]) -> None:
+        """What is known of `routes` from before."""
+        self.paused_until = {route: until for route, until in earlier.paused_until.items() if route in routes}
 
     def expect(self, route: Route) -> Expectation | None:
         """An expectation for a request of `route`, if it may have one."""
-        if not route.expect_continue or time.monotonic() < self._paused_until.get(route, 0.0):
+        if not route.expect_continue or time.monotonic() < self.paused_until.get(route, 0.0):
             return None
         return Expectation()
 
@@ -63,5 +68,5 @@ class Patience:
         """Take note of what became of an expectation. Whether the request is to be sent again without it."""
         again = status == 417 and expectation.refused
         if again or expectation.unheeded:
-            self._paused_until[route] = time.monotonic() + PAUSE_S
+            self.paused_until[route] = time.monotonic() + PAUSE_S
         return again

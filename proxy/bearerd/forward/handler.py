@@ -1,7 +1,7 @@
 """One call from end to end: route, token, upstream, one replay where the token is not taken, relay."""
 
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Final, cast
 
@@ -138,9 +138,14 @@ class Forwarder:
         self._direct: Callable[..., DirectCall] = DirectCall
         self._login_urls = login_urls or {}
         self._login_needed = login_needed
-        self._gates: dict[Route, ReplayGate] = {}
-        self._patience = Patience()
+        self.gates: dict[Route, ReplayGate] = {}
+        self.patience = Patience()
         self._log = structlog.get_logger("bearerd.forward")
+
+    def inherit(self, earlier: "Forwarder", routes: Collection[Route]) -> None:
+        """What has been learnt of `routes`, which have not changed: whether they say 401 for reasons of their own."""
+        self.gates = {route: gate for route, gate in earlier.gates.items() if route in routes}
+        self.patience.inherit(earlier.patience, routes)
 
     def begin(self, caller: Caller, head: Head, payload: StreamReader) -> DirectCall | None:
         """Send a call on at once, if it has to wait for nobody but the upstream. `payload` is all of its body."""
@@ -310,7 +315,7 @@ class Forwarder:
         current = manager.current()
         if current is not None and current.generation != sent.generation:
             return current
-        if not may_force(self._gates.get(call.route, OPEN), time.monotonic()):
+        if not may_force(self.gates.get(call.route, OPEN), time.monotonic()):
             return None
         try:
             newer = await self._force_refresh(call, sent)
@@ -329,15 +334,15 @@ class Forwarder:
         rejected_again = response.status in call.route.retry_statuses
         call.lane.meter.replays["rejected" if rejected_again else "accepted"] += 1
         if rejected_again:
-            gate = self._gates.get(call.route, OPEN)
-            self._gates[call.route] = replay_rejected(gate, time.monotonic())
+            gate = self.gates.get(call.route, OPEN)
+            self.gates[call.route] = replay_rejected(gate, time.monotonic())
         else:
             self._reopen(call.route)
         return response
 
     def _reopen(self, route: Route) -> None:
-        if self._gates:
-            self._gates.pop(route, None)
+        if self.gates:
+            self.gates.pop(route, None)
 
     def _attempt(
         self, call: _Call, token: TokenSet, begun: Connection | None = None
@@ -348,9 +353,9 @@ class Forwarder:
         return self._send(call, token, begun)
 
     async def _ask_and_send(self, call: _Call, token: TokenSet) -> UpstreamResponse:
-        expectation = self._patience.expect(call.route)
+        expectation = self.patience.expect(call.route)
         response = await self._send(call, token, expectation=expectation)
-        if expectation is None or not self._patience.learn(call.route, expectation, response.status):
+        if expectation is None or not self.patience.learn(call.route, expectation, response.status):
             return response
         await response.aclose()
         return await self._send(call, token)

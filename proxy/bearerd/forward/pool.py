@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from functools import partial
 from typing import Final
 
 from bearerd.core.targets import DIRECT, Origin, Way
 from bearerd.errors import UpstreamClosed
 from bearerd.forward.dialing import CONNECT_S, Dialer, Resolve, resolve_by_system
-from bearerd.forward.upstream import Connection, UpstreamRequest, UpstreamResponse
+from bearerd.forward.upstream import Connection, Shelf, UpstreamRequest, UpstreamResponse
 from bearerd.trust import Trust
 
 IDLE_S: Final = 15.0  # how long a connection is kept for the next call
@@ -30,8 +30,7 @@ class UpstreamPool:
         """Connections are opened within `connect_s` seconds, and kept for the next call for `idle_s`."""
         self._dialer = Dialer(trust or Trust(), connect_s=connect_s, resolve=resolve)
         self._idle_s = idle_s
-        self._closed = False
-        self._idle: defaultdict[Hashable, list[Connection]] = defaultdict(list)
+        self._idle: defaultdict[Hashable, Shelf] = defaultdict(Shelf)
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def send(
@@ -53,13 +52,13 @@ class UpstreamPool:
                 raise
         return await (await self._connect(origin, way)).exchange(request)
 
-    def shelf(self, origin: Origin, way: Way) -> list[Connection]:
-        """Where the idle connections of one kind are. It is the same list for as long as the pool lives."""
-        return self._idle[origin if way is DIRECT else (origin, way)]
+    def shelf(self, origin: Origin, way: Way) -> Shelf:
+        """Where the idle connections of one kind are. It is the same for as long as the pool has that kind."""
+        return self._idle[_kind(origin, way)]
 
     def keep(self, connection: Connection) -> None:
         """Take back a connection that is ready for another call."""
-        if self._closed:
+        if connection.shelf.closed:
             connection.close()
             return
         connection.idle_since = asyncio.get_running_loop().time()
@@ -69,16 +68,25 @@ class UpstreamPool:
 
     def close(self) -> None:
         """Close every idle connection; those in use close when their calls end."""
-        self._closed = True
         self._dialer.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.close()
-            connections.clear()
+        self._idle.default_factory = _build_closed
+        for shelf in self._idle.values():
+            _close(shelf)
 
-    def take(self, connections: list[Connection]) -> Connection | None:
+    def adjust(self, *, connect_s: float, idle_s: float) -> None:
+        """Other limits, for connections that are opened, and for what is idle, from now on."""
+        self._dialer.connect_s = connect_s
+        self._idle_s = idle_s
+
+    def keep_only(self, ways: Iterable[tuple[Origin, Way]]) -> None:
+        """Close what is idle and of another kind. What is in use and of another kind is closed after it."""
+        kinds = {_kind(*way) for way in ways}
+        for kind in self._idle.keys() - kinds:
+            _close(self._idle.pop(kind))
+
+    def take(self, connections: Shelf) -> Connection | None:
         """A connection from a shelf, for one exchange."""
         oldest = asyncio.get_running_loop().time() - self._idle_s
         while connections:
@@ -102,3 +110,20 @@ class UpstreamPool:
 
     async def _connect(self, origin: Origin, way: Way) -> Connection:
         return await self._dialer.dial(origin, way, partial(Connection, self.shelf(origin, way), self.keep))
+
+
+def _kind(origin: Origin, way: Way) -> Hashable:
+    return origin if way is DIRECT else (origin, way)
+
+
+def _build_closed() -> Shelf:
+    shelf = Shelf()
+    shelf.closed = True
+    return shelf
+
+
+def _close(shelf: Shelf) -> None:
+    shelf.closed = True
+    for connection in shelf:
+        connection.close()
+    shelf.clear()

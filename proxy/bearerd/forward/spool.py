@@ -1,7 +1,7 @@
 """Request bodies that can be sent a second time, within limits of memory, and of disk where a route wants that."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import StreamReader
@@ -20,6 +20,15 @@ class SpoolBudget:
 
     left: int
     per_call: int
+    _total: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._total = self.left
+
+    def resize(self, total: int, per_call: int) -> None:
+        """Other limits from now on. What is kept beyond them goes as its calls end."""
+        self.left += total - self._total
+        self._total, self.per_call = total, per_call
 
     @property
     def room(self) -> int:

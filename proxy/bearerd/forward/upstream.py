@@ -148,10 +148,16 @@ class Receiver(Protocol):
         """There is an outcome, which is to be asked for with `response`."""
 
 
+class Shelf(list["Connection"]):
+    """The idle connections of one kind. Once it is `closed`, none that comes back is kept."""
+
+    closed = False
+
+
 class Connection(BaseProtocol):
     """One connection, used by one call at a time."""
 
-    def __init__(self, shelf: "list[Connection]", keep: "Callable[[Connection], None]") -> None:
+    def __init__(self, shelf: Shelf, keep: "Callable[[Connection], None]") -> None:
         """`shelf` is where it is while it is idle; `keep` takes it back."""
         super().__init__(asyncio.get_running_loop())
         self.shelf = shelf
