@@ -180,13 +180,20 @@ class TestSystemd:
         home.has("systemctl")
         invoke("install", "-c", config)
         copied = (PROJECT / "config" / "systemd" / "user" / "bearerd.service").read_text()
-        ours = [line for line in home.unit.read_text().splitlines() if not line.startswith("ExecStart=")]
+        ours = [line for line in home.unit.read_text().splitlines() if not line.startswith("Exec")]
         theirs = [
-            line
-            for line in copied[copied.index("[Unit]") :].splitlines()
-            if not line.startswith("ExecStart=")
+            line for line in copied[copied.index("[Unit]") :].splitlines() if not line.startswith("Exec")
         ]
         assert ours[2:] == theirs
+
+    def test_it_is_reloaded_as_it_is_started(self, home: Home, config: Path) -> None:
+        home.has("systemctl")
+        invoke("install", "-c", config)
+        text = home.unit.read_text()
+        start = starts(text)
+        reload = starts(text.replace("ExecStart=", "Start=").replace("ExecReload=", "ExecStart="))
+        assert reload == [*start[:4], "reload", *start[5:]]
+        assert start[4] == "run"
 
     def test_shown_and_not_written(self, home: Home, config: Path) -> None:
         home.has("systemctl")

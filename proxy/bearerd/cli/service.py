@@ -57,8 +57,11 @@ class Systemd:
     def build(self, argv: Sequence[str]) -> bytes:
         text = (find_units() / UNIT).read_text(encoding="utf-8")
         text = text[text.index("[Unit]") :]
-        start = f"ExecStart={' '.join(map(quote, argv))}"
-        return f"# {MARK}\n\n{re.sub('(?m)^ExecStart=.*$', lambda _: start, text)}".encode()
+        reload = ["reload" if word == "run" else word for word in argv]
+        for key, words in (("ExecStart", argv), ("ExecReload", reload)):
+            line = f"{key}={' '.join(map(quote, words))}".replace("\\", r"\\")  # as `re.sub` reads it
+            text = re.sub(f"(?m)^{key}=.*$", line, text)
+        return f"# {MARK}\n\n{text}".encode()
 
     def prepare(self) -> Sequence[Sequence[str]]:
         return ()
