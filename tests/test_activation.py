@@ -1,5 +1,6 @@
 """Sockets that a service manager hands over: which are taken, which are refused, and that nobody else gets them."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -12,8 +13,13 @@ from pathlib import Path
 import pytest
 
 from bearerd.activation import Handed, take_sockets
+from bearerd.core.accounts import Account, StaticSource
 from bearerd.core.configuration import Configuration, Keys, Listen
+from bearerd.core.redaction import Secret
+from bearerd.core.targets import parse_route
+from bearerd.daemon import Daemon
 from bearerd.errors import ConfigError
+from faults import FaultServer, refused_port, reply, serve
 
 FIRST = 300  # far above what is open here
 
@@ -216,3 +222,37 @@ class TestTaken:
         settled = handed.settle(Configuration({}, (), Listen(remote=True), Keys("required")))
         assert settled.listen.remote_hosts == ("0.0.0.0",)
         close(handed)
+
+
+async def status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> int:
+    writer.write(b"GET /x HTTP/1.1\r\nHost: localhost:%d\r\nConnection: close\r\n\r\n" % port)
+    async with asyncio.timeout(20):
+        heard = await reader.read()
+    writer.close()
+    return int(heard.split()[1])
+
+
+async def test_a_daemon_serves_by_all_of_them_and_by_nothing_else(manager: Manager) -> None:
+    """The addresses that are set are not listened on, and the name of the Unix socket is not the daemon's to take away."""
+    four, unix = manager.inet(), manager.unix()
+    port, path = four.getsockname()[1], unix.getsockname()
+    manager.give(listening(four), unix.fileno(), listening(manager.inet("::1", port)))
+    async with FaultServer([serve(reply(b"hi"))]) as upstream:
+        daemon = Daemon(
+            Configuration(
+                {"work": Account("work", StaticSource(Secret("the-token")))},
+                (parse_route("/", upstream.url, "work"),),
+                Listen(port=refused_port()),
+            ),
+            handed=taken(manager),
+        )
+        await daemon.start()
+        try:
+            assert daemon.addresses == (f"http://127.0.0.1:{port}", f"http://[::1]:{port}")
+            assert daemon.status()["socket"] == path
+            assert await status(*await asyncio.open_connection("127.0.0.1", port), port) == 200
+            assert await status(*await asyncio.open_connection("::1", port), port) == 200
+            assert await status(*await asyncio.open_unix_connection(path), port) == 200
+        finally:
+            await daemon.stop(1)
+    assert Path(path).is_socket()

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import signal
 import socket
 import sys
@@ -211,34 +210,3 @@ async def silence(manager: Manager) -> None:
     manager.heard.clear()
     await asyncio.sleep(0.5)
     assert manager.heard == []
-
-
-async def test_both_families_and_a_unix_socket_at_once(tmp_path: Path) -> None:
-    """The configuration's own addresses are not listened on."""
-    with inet() as four, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as unix:
-        port = four.getsockname()[1]
-        unix.bind(str(tmp_path / "bearerd.sock"))
-        unix.listen()
-        async with FaultServer([serve(HI)]) as upstream:
-            with inet("::1", port) as six:
-                text = toml(upstream.url, "[listen]\nport = 1")
-                async with Manager(tmp_path, text, four, unix, six) as manager:
-                    await manager.start()
-                    assert await call(port) == 200
-                    for opening in (
-                        asyncio.open_connection("::1", port),
-                        asyncio.open_unix_connection(str(tmp_path / "bearerd.sock")),
-                    ):
-                        reader, writer = await opening
-                        writer.write(
-                            b"GET /x HTTP/1.1\r\nHost: localhost:%d\r\nConnection: close\r\n\r\n" % port
-                        )
-                        async with asyncio.timeout(BUSY_S):
-                            assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
-                        writer.close()
-                    assert await manager.stop() == 0
-        assert (tmp_path / "bearerd.sock").is_socket(), "it is not the daemon's"
-    said = re.search(r"listens on .*", manager.said)
-    assert said is not None
-    assert f"http://127.0.0.1:{port}" in said[0]
-    assert f"unix:{tmp_path}/bearerd.sock" in said[0]
