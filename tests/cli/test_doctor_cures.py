@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import plistlib
 import re
 import signal
 import socket
@@ -24,6 +25,7 @@ from click.testing import CliRunner, Result
 from bearerd.assembly import SystemClock
 from bearerd.cli import main
 from bearerd.cli.config import format_accounts
+from bearerd.cli.service import Systemd
 from bearerd.core.accounts import OAuthSource
 from bearerd.core.client_keys import ClientKey, build_document
 from bearerd.core.configuration import Listen, Store
@@ -35,10 +37,11 @@ from bearerd.core.vault import Key, build_identity, build_key, seal
 from bearerd.demo.world import Demo
 from bearerd.doctor import Finding, Level, Network, examine, examine_accounts
 from bearerd.doctor.destinations import Place
-from bearerd.doctor.holders import examine_port, examine_socket, find_holder, judge_holder
+from bearerd.doctor.holders import examine_ports, examine_socket, find_holder, judge_holder
 from bearerd.doctor.pace import Check, aside, side_by_side
 from bearerd.doctor.reach import try_place
 from bearerd.doctor.servers import Questions
+from bearerd.doctor.services import judge_service, parse_plist
 from bearerd.doctor.surroundings import examine_audit, examine_runtime, examine_spool
 from bearerd.oauth.exchange import open_session
 from bearerd.settings import Loaded, load
@@ -774,11 +777,12 @@ class TestMachine:
         assert find_holder(refused_port()) is None
 
     async def test_a_daemon_has_the_port(self, set_up: SetUp, tmp_path: Path) -> None:
-        """Its own is where it should be; another's is not."""
-        runtime = Path(set_up.environ["XDG_RUNTIME_DIR"])
+        """Its own ports are where they should be; another's are not."""
+        runtime, probes = Path(set_up.environ["XDG_RUNTIME_DIR"]), refused_port()
         token = '[accounts.a]\ntoken = "x"\n[routes."/"]\nupstream = "http://127.0.0.1:9"'
         (tmp_path / "other").mkdir()
-        async with RunningDaemon(tmp_path / "other", token, runtime) as daemon:
+        listen = f'port = 0\nprobes = "127.0.0.1:{probes}"'
+        async with RunningDaemon(tmp_path / "other", token, runtime, listen=listen) as daemon:
             set_up.tables["listen"]["port"] = daemon.port
             cure = await set_up.fault(
                 "port", f"by the bearerd of .*other/bearerd.toml, process {daemon.pid}$"
@@ -786,7 +790,38 @@ class TestMachine:
             assert f"kill {daemon.pid}" in cure
             loaded = load(tmp_path / "other" / "bearerd.toml", {"port": daemon.port}, {})
             found = [found async for found in examine(loaded, set_up.environ, Network.NONE, LIMIT_S)]
-            assert f"that runs with this file, process {daemon.pid}" in by_subject(found, "port").found
+            own = f"is that of the bearerd that runs with this file, process {daemon.pid}"
+            assert [each.found for each in found if each.subject == "port"] == [
+                f"{daemon.port} {own}",
+                f"{probes} {own}",
+            ]
+
+    async def test_a_service_that_starts_what_is_not_there(self, set_up: SetUp) -> None:
+        unit = Systemd().path
+        unit.parent.mkdir(parents=True)
+        set_up.environ["XDG_CONFIG_HOME"] = os.environ["XDG_CONFIG_HOME"]
+        program = set_up.folder / 'a "b" 50% $HOME' / "bearerd"
+        unit.write_bytes(Systemd().build([str(program), "run", "-c", str(set_up.file)]))
+        cure = await set_up.fault(
+            "service", f"starts {re.escape(str(program))}, which is not there", Level.WARN
+        )
+        assert cure == "bearerd service install"
+        program.parent.mkdir()
+        program.touch(0o700)
+        assert await set_up.is_sound()
+        unit.write_bytes(Systemd().build([str(program), "run", "-c", "/other.toml"]))
+        cure = await set_up.fault("service", "with /other.toml, which is not what was examined", Level.NOTE)
+        assert cure == "bearerd doctor -c /other.toml"
+        unit.write_text("[Service]\n")
+        assert "no command" in by_level(await set_up.findings(), Level.WARN).found
+
+    def test_the_same_of_launchd(self) -> None:
+        content = plistlib.dumps({"ProgramArguments": ["/bin/sh", "run", "--config", "/x.toml"]})
+        assert parse_plist(content) == ["/bin/sh", "run", "--config", "/x.toml"]
+        assert judge_service(Path("x.plist"), parse_plist(content), "/x.toml").level is Level.OK
+        for odd in (b"", b"<plist><array/></plist>"):
+            with pytest.raises(ValueError, match="is no property list"):
+                parse_plist(odd)
 
     async def test_an_audit_file_that_others_can_write(self, set_up: SetUp) -> None:
         path = set_up.folder / "audit.log"
@@ -887,7 +922,7 @@ class TestMachine:
             filler.unlink()
             assert await set_up.is_sound()
 
-    async def test_a_socket_and_no_port(self, set_up: SetUp, tmp_path: Path) -> None:
+    async def test_a_socket_and_no_port(self, set_up: SetUp) -> None:
         """Its folder is not there; a file is there; another's socket; one of the dead; its own."""
         path = set_up.folder / "sockets" / "bearerd.sock"
         set_up.tables["listen"] = {"hosts": [], "socket": str(path)}
@@ -905,16 +940,15 @@ class TestMachine:
         assert path.exists()
         path.parent.chmod(0o777)
         set_up.do(await set_up.fault("socket", "could be exchanged for another socket"), "chmod")
-        (tmp_path / "one").mkdir()
-        token = '[accounts.a]\ntoken = "x"\n[routes."/"]\nupstream = "http://127.0.0.1:9"'
-        listen = f'hosts = []\nsocket = "{path}"'
-        runtime = Path(set_up.environ["XDG_RUNTIME_DIR"])
-        async with RunningDaemon(tmp_path / "one", token, runtime, listen=listen) as daemon:
-            assert f"kill {daemon.pid}" in await set_up.fault("socket", "is in use by another program")
-            loaded = load(tmp_path / "one" / "bearerd.toml", {}, {})
-            found = [found async for found in examine(loaded, set_up.environ, Network.NONE, LIMIT_S)]
-            assert f"that runs with this file, process {daemon.pid}" in by_subject(found, "socket").found
-            assert by_subject(found, "port").level is Level.OK
+        with socket.socket(socket.AF_UNIX) as sock:
+            path.unlink()
+            sock.bind(str(path))
+            sock.listen()
+            daemon = {"socket": str(path), "config": "/x.toml", "pid": 7}
+            own, other = (examine_socket(path, [daemon], file) for file in ("/x.toml", "/y.toml"))
+        assert own.level is Level.OK
+        assert own.found.endswith("that runs with this file, process 7")
+        assert (other.level, other.cure) == (Level.FAIL, "kill 7, or set listen.socket to another path")
 
     @needs_root
     def test_a_port_and_files_of_others(self) -> None:
@@ -927,12 +961,12 @@ class TestMachine:
             with bound_by_permissions():
                 assert examine_audit(audit).found == f"{audit} belongs to another user (uid 0)"
                 assert examine_socket(path, [], None).found == f"{path} belongs to another user (uid 0)"
-                low = examine_port(Listen(hosts=("127.0.0.1",), port=1), [], None)
+                (low,) = examine_ports(Listen(hosts=("127.0.0.1",), port=1), [], None)
                 assert (low.level, low.cure) == (Level.FAIL, "set listen.port to one from 1024 on")
 
     def test_a_port_that_a_service_manager_holds(self) -> None:
         """It starts bearerd when somebody connects, and must not be ended for it."""
-        finding = judge_holder("127.0.0.1", 6750, 1, "systemd")
+        finding = judge_holder("6750", "", 1, "systemd")
         assert finding.level is Level.NOTE
         assert "kill" not in str(finding)
 

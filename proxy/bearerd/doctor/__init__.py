@@ -33,10 +33,11 @@ from bearerd.doctor.findings import (
     newest,
     sound,
 )
-from bearerd.doctor.holders import examine_port, examine_socket
+from bearerd.doctor.holders import examine_ports, examine_socket
 from bearerd.doctor.pace import LIMIT_S, Check, aside, side_by_side
 from bearerd.doctor.reach import try_place
 from bearerd.doctor.servers import Network, Questions
+from bearerd.doctor.services import examine_service
 from bearerd.doctor.sight import Sight, look
 from bearerd.doctor.surroundings import examine_runtime, examine_surroundings
 from bearerd.doctor.trials import (
@@ -139,9 +140,10 @@ def _examine_daemons(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Fin
     file = os.path.realpath(loaded.path) if loaded.path else None
     running = Daemons(environ, tidy=False).fetch_status()
     listen = loaded.configuration.listen
-    yield examine_port(listen, running, file)
+    yield from examine_ports(listen, running, file)
     if listen.socket is not None:
         yield examine_socket(Path(listen.socket), running, file)
+    yield from examine_service(environ, file)
 
 
 def _examine_settings(loaded: Loaded) -> Iterator[Finding]:

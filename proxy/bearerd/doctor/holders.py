@@ -20,22 +20,39 @@ _MANAGERS: Final = frozenset({"systemd", "launchd"})
 _LISTENING: Final = "0A"  # include/net/tcp_states.h
 
 
-def examine_port(listen: Listen, daemons: Sequence[dict[str, Any]], file: str | None) -> Finding:
-    """`daemons` are the status documents of those that run; `file` is the configuration that is examined, resolved."""
+def examine_ports(listen: Listen, daemons: Sequence[dict[str, Any]], file: str | None) -> Iterator[Finding]:
+    """That of clients, and that of probes. `daemons` are the status documents of those that run.
+
+    `file` is the configuration that is examined, resolved.
+    """
     if not listen.hosts:
-        return Finding(Level.OK, "port", "there is none: bearerd listens on a Unix socket alone")
-    if listen.port == 0:
+        yield Finding(Level.OK, "port", "there is none: bearerd listens on a Unix socket alone")
+    else:
+        yield _examine_port(listen.hosts, listen.port, "listen.port", daemons, file)
+    if listen.probes is not None:
+        host, port = listen.probes
+        yield _examine_port((host,), port, "listen.probes", daemons, file)
+
+
+def _examine_port(
+    hosts: Sequence[str], port: int, setting: str, daemons: Sequence[dict[str, Any]], file: str | None
+) -> Finding:
+    if port == 0:
         return Finding(Level.OK, "port", "the system chooses one at each start")
-    for host in listen.hosts:
-        problem = _try(host, listen.port)
+    for host in hosts:
+        problem = _try(host, port)
         if problem in {0, *_NO_FAMILY}:
             continue
         if problem == errno.EADDRINUSE:
-            return _judge_taken(host, listen.port, daemons, file)
-        cure = "set listen.port to one from 1024 on" if problem == errno.EACCES else "mend listen.hosts"
-        text = f"{listen.port} on {host} cannot be listened on: {os.strerror(problem).lower()}"
+            return _judge_taken(host, port, setting, daemons, file)
+        cure = (
+            f"set {setting} to one from 1024 on"
+            if problem == errno.EACCES
+            else f"mend {setting}, or the address"
+        )
+        text = f"{port} on {host} cannot be listened on: {os.strerror(problem).lower()}"
         return Finding(Level.FAIL, "port", text, cure)
-    return Finding(Level.OK, "port", f"{listen.port} is free")
+    return Finding(Level.OK, "port", f"{port} is free")
 
 
 def _try(host: str, port: int) -> int:
@@ -52,30 +69,33 @@ def _try(host: str, port: int) -> int:
     return 0
 
 
-def _judge_taken(host: str, port: int, daemons: Sequence[dict[str, Any]], file: str | None) -> Finding:
+def _judge_taken(
+    host: str, port: int, setting: str, daemons: Sequence[dict[str, Any]], file: str | None
+) -> Finding:
+    """A daemon does not tell of its address for probes, so that is known by its process."""
     address = str(Origin("http", host, port))
-    ours = next((daemon for daemon in daemons if address in daemon["addresses"]), None)
+    process = find_holder(port)
+    ours = next((each for each in daemons if address in each["addresses"] or each["pid"] == process), None)
+    other = f"set {setting} to another"
     if ours is not None and ours["config"] == file:
-        return Finding(
-            Level.OK, "port", f"{port} is that of the bearerd that runs with this file, process {ours['pid']}"
-        )
+        text = f"{port} is that of the bearerd that runs with this file, process {ours['pid']}"
+        return Finding(Level.OK, "port", text)
     if ours is not None:
         text = f"{port} is in use by the bearerd of {ours['config'] or 'no file'}, process {ours['pid']}"
-        return Finding(Level.FAIL, "port", text, f"set listen.port to another, or: kill {ours['pid']}")
-    process = find_holder(port)
+        return Finding(Level.FAIL, "port", text, f"{other}, or: kill {ours['pid']}")
     if process is None:
-        cure = f"set listen.port to another, or stop what has it: lsof -nP -iTCP:{port} -sTCP:LISTEN"
+        cure = f"{other}, or stop what has it: lsof -nP -iTCP:{port} -sTCP:LISTEN"
         return Finding(Level.FAIL, "port", f"{port} on {host} is in use by another program", cure)
-    return judge_holder(host, port, process, _name(process))
+    return judge_holder(f"{port} on {host}", other, process, _name(process))
 
 
-def judge_holder(host: str, port: int, process: int, name: str) -> Finding:
+def judge_holder(place: str, other: str, process: int, name: str) -> Finding:
     """Of a process that is none of ours. A service manager listens for the services that it starts."""
     if name in _MANAGERS:
-        text = f"{port} is held by {name}, process {process}, for the service that it starts"
+        text = f"{place} is held by {name}, process {process}, for the service that it starts"
         return Finding(Level.NOTE, "port", text)
-    text = f"{port} on {host} is in use by {shown(name)}, process {process}"
-    return Finding(Level.FAIL, "port", text, f"set listen.port to another, or: kill {process}")
+    text = f"{place} is in use by {shown(name)}, process {process}"
+    return Finding(Level.FAIL, "port", text, f"{other}, or: kill {process}")
 
 
 def examine_socket(path: Path, daemons: Sequence[dict[str, Any]], file: str | None) -> Finding:
