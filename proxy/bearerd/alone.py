@@ -73,6 +73,10 @@ def _cancel_at(*numbers: signal.Signals) -> None:
 @asynccontextmanager
 async def _logins(configuration: Configuration, account: Account) -> AsyncIterator[Logins]:
     """The logins of one account, kept in the vault. Raises StoreError, and BearerdError where nothing is kept."""
+    if not isinstance(account.source, OAuthSource) or not account.source.spends:
+        raise LoginFailed(
+            f"account {account.name} has no login, for its tokens need no person; see it with: bearerd status"
+        )
     if not needs_vault(account, configuration.store):
         raise BearerdError(
             f"account {account.name} keeps nothing on disk, so only a running bearerd can log in and out; "
@@ -80,10 +84,7 @@ async def _logins(configuration: Configuration, account: Account) -> AsyncIterat
         )
     vault, clock = Vault(configuration.store), SystemClock()
     party = build_party(account, clock, vault, stays=False)
-    if party is None:
-        raise LoginFailed(
-            f"account {account.name} has no login, for its tokens need no person; see it with: bearerd status"
-        )
+    assert party is not None  # noqa: S101  # the source is one of those that have a party
     party.manager.start_idle()
     try:
         await vault.key()

@@ -70,7 +70,8 @@ async def test_alone(server: LoginServer, file: Path) -> None:
     assert await run("logout", "work", "-c", file) == LOGGED_OUT
     assert server.revoked == ["refresh_token"]
     ended = await run("token", "work", "-c", file)
-    assert ended == Ended(4, "", "bearerd: account work: logged out; log in with: bearerd login work\n")
+    cure = f"bearerd login work -c {file}"
+    assert ended == Ended(4, "", f"bearerd: account work: logged out; log in with: {cure}\n")
     assert await run("logout", "-c", file) == NOT_IN
     assert server.revoked == ["refresh_token"]
     await log_in(file)
@@ -130,7 +131,10 @@ async def peer(runtime: Path, reply: bytes) -> AsyncIterator[None]:
             {"done": {"revoked": True, "wiped": False, "problem": "the disk is full"}},
             f"bearerd: warning: the disk is full\n{STILL_THERE}",
         ),
-        ({"error": {"kind": "login_failed", "text": "not today"}}, "bearerd: not today\n"),
+        (
+            {"error": {"kind": "login_failed", "text": "not today"}},
+            "bearerd: not today; try again, or see what is wrong with: bearerd doctor\n",
+        ),
         ({"error": "what"}, "bearerd: the running bearerd is of another version; restart it\n"),
         ({"done": 1}, "bearerd: the running bearerd is of another version; restart it\n"),
     ],
@@ -140,3 +144,10 @@ async def test_a_daemon_that_says_it_did_not_work(
 ) -> None:
     async with peer(runtime, json.dumps(reply).encode() + b"\n"):
         assert await run("logout", "-c", file) == Ended(1, "", said)
+
+
+async def test_an_account_without_logins_has_none_to_give_up(tmp_path: Path) -> None:
+    """Whatever it keeps on disk: to start a daemon would not help."""
+    toml = '[accounts.job]\ntoken = "made-up"\n[routes."/"]\nupstream = "http://127.0.0.1:9"\n'
+    text = "bearerd: account job has no login, for its tokens need no person; see it with: bearerd status\n"
+    assert await run("logout", "job", "-c", write(tmp_path, toml)) == Ended(1, "", text)

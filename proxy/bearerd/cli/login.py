@@ -157,7 +157,9 @@ def get_done(said: Mapping[str, Any]) -> Mapping[str, Any]:
         case {"done": dict(done)}:
             return done
         case {"error": {"text": str(text)}}:
-            raise LoginFailed(text)
+            raise LoginFailed(
+                text if ";" in text else f"{text}; try again, or see what is wrong with: bearerd doctor"
+            )
         case _:
             raise BearerdError("the running bearerd is of another version; restart it")
 
