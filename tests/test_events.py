@@ -10,13 +10,11 @@ from typing import Final
 import pytest
 
 from bearerd import logs
+from log_events import DOCUMENT, ROW, TABLE
 
-ROOT: Final = Path(__file__).parent.parent
-SOURCES: Final = ROOT / "proxy" / "bearerd"
-DOCUMENT: Final = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+SOURCES: Final = Path(__file__).parent.parent / "proxy" / "bearerd"
 METHODS: Final = frozenset(logs.LEVELS) | {"log", "tell"}
 NAME: Final = re.compile(r"[a-z]+\.[a-z_]+")
-ROW: Final = re.compile(r"(?m)^\| `([a-z]+\.[a-z_]+)` \| ([a-z, ]+) \|([^|]*)\| ([^|]+) \|$")
 # What is logged by another way than a call with the name of the event.
 ELSEWHERE: Final = {"library.message": ({"log"}, {"logger", "message", "trace"})}
 
@@ -43,7 +41,6 @@ def found() -> dict[str, tuple[set[str], set[str]]]:
 
 
 EVENTS: Final = found()
-TABLE: Final = {match[1]: match for match in ROW.finditer(DOCUMENT)}
 
 
 def test_the_table_has_every_event_and_no_other() -> None:
