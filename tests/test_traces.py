@@ -28,7 +28,7 @@ from bearerd.core.lifecycle import (
     RefreshFailed,
     TokenStored,
 )
-from bearerd.core.redaction import Secret
+from bearerd.core.redaction import MASK, Secret
 from bearerd.core.spans import Span
 from bearerd.core.tokens import TokenSet
 from bearerd.core.traces import TraceContext
@@ -114,6 +114,7 @@ FAILING: Final[dict[str, Sequence[Step]]] = {
 }
 
 
+@pytest.mark.threat(10)
 async def test_a_collector_that_fails_harms_no_call() -> None:
     """Nor the end of the daemon, and what is lost is counted. All of them at once: each takes as long as it may."""
     with capture_logs() as said:
@@ -266,6 +267,7 @@ def test_where_spans_go(given: str, environ: dict[str, str], endpoint: str) -> N
     assert find_endpoint(given, environ) == endpoint
 
 
+@pytest.mark.threat(9)
 @pytest.mark.parametrize("url", ["https://collector.example", "http://127.evil.test", "http://10.0.0.1:4318"])
 @pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
 def test_no_variable_alone_sends_them_to_another_machine(variable: str, url: str) -> None:
@@ -289,6 +291,7 @@ def test_without_the_extra_the_start_ends_with_how_to_get_it() -> None:
     assert "pip install 'bearerd[otel]'" in ended.stderr
 
 
+@pytest.mark.threat(9)
 async def test_neither_a_proxy_nor_a_password_of_the_environment_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +312,7 @@ async def test_neither_a_proxy_nor_a_password_of_the_environment_is_used(
 # ---------------------------------------------------------------- a trace
 
 
+@pytest.mark.threat(9)
 @pytest.mark.parametrize("kept", [False, True], ids=["ordinary", "direct"])
 async def test_one_trace_shows_call_401_refresh_and_replay_in_order(kept: bool) -> None:
     """And the upstream is told of the same trace, each time by the span of that very attempt."""
@@ -354,6 +358,15 @@ async def test_one_trace_shows_call_401_refresh_and_replay_in_order(kept: bool) 
     assert b"s3cret" not in sent
     assert b"Bearer" not in sent
     assert len({token and token[1] for token in tokens}) == 2
+
+
+@pytest.mark.threat(9)
+async def test_a_secret_in_a_path_is_in_no_span() -> None:
+    async with traced([serve(HI)]) as world:
+        world.client.write("GET /a/api_key=s3cret/b HTTP/1.1", "X-Api-Key: s3cret", "Cookie: a=s3cret")
+        await world.client.answer()
+    assert world.spans()[0].attributes["url.path"] == f"/a/api_key={MASK}"
+    assert b"s3cret" not in b"".join(world.collector.requests)
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["ordinary", "direct"])
@@ -426,6 +439,7 @@ async def test_a_client_that_leaves(kept: bool) -> None:
         world.client.write("GET / HTTP/1.1")
         await until_true(lambda: bool(world.upstream.requests))
         world.client.writer.transport.abort()
+        await until_true(lambda: any(peer.gone.is_set() for peer in world.upstream.peers))
     call, sending = world.spans()
     assert (call.attributes["error.type"], sending.attributes["error.type"]) == ("client", "cancelled")
 

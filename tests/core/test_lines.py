@@ -35,6 +35,7 @@ def read(line: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.threat(9)
 @given(st.dictionaries(KEYS, VALUES))
 def test_whatever_an_event_has_is_one_line_of_ascii_and_masked_as_values_are(
     event: dict[str, object],

@@ -361,9 +361,52 @@ DEFENCES: Final = (
     Defence(
         9,
         "core/redaction.py",
-        "    if _is_secret(key):\n",
+        "    if is_secret(key):\n",
         "    if False:\n",
         "core/test_redaction.py: a_secret_key_hides_any_value; test_logs.py: no_secret_is_shown_at_any_depth",
+    ),
+    Defence(
+        9,
+        "core/lines.py",
+        "    if secret:\n",
+        "    if False:\n",
+        "core/test_lines.py: whatever_an_event_has_is_one_line_of_ascii_and_masked_as_values_are;"
+        " test_logs.py: no_secret_is_shown_at_any_depth",
+    ),
+    Defence(
+        9,
+        "core/redaction.py",
+        'if _PLAIN.fullmatch(text) and "eyJ" not in text:',
+        "if _PLAIN.fullmatch(text):",
+        "core/test_lines.py: a_secret_in_a_path_is_masked; test_logs.py: a_jwt_anywhere_is_masked",
+    ),
+    Defence(
+        9,
+        "core/spans.py",
+        '"url.path": redact_text(path_of(head.target).decode("latin-1")),',
+        '"url.path": head.target.decode("latin-1"),',
+        "test_traces.py: one_trace_shows_call_401_refresh_and_replay_in_order, a_secret_in_a_path_is_in_no_span",
+    ),
+    Defence(
+        9,
+        "telemetry.py",
+        "            if not origin.loopback:\n",
+        "            if False:\n",
+        "test_traces.py: no_variable_alone_sends_them_to_another_machine",
+    ),
+    Defence(
+        9,
+        "telemetry.py",
+        "    session.trust_env = False\n",
+        "",
+        "test_traces.py: neither_a_proxy_nor_a_password_of_the_environment_is_used",
+    ),
+    Defence(
+        10,
+        "telemetry.py",
+        "            if answer.is_redirect:\n",
+        "            if False:\n",
+        "test_traces.py: a_collector_that_fails_harms_no_call",
     ),
     Defence(
         9,
@@ -413,8 +456,8 @@ DEFENCES: Final = (
     Defence(
         9,
         "logs.py",
-        'if failure := _exception(order.pop("exc_info", None)):',
-        "if failure := None:",
+        '    if "exc_info" in event:\n',
+        "    if False:\n",
         "test_logs.py: an_exception_beside_an_event_is_shown_by_its_place",
     ),
     Defence(

@@ -77,6 +77,11 @@ def is_seen(defence: Defence) -> None:
         pytest.skip("only root can be another user, too")
 
 
+@pytest.mark.parametrize("defence", DEFENCES, ids=str)
+def test_each_of_them_stands_where_the_table_says(defence: Defence) -> None:
+    assert defence.source.read_text(encoding="utf-8").count(defence.text) == 1
+
+
 def test_a_defence_that_is_switched_off_is_missed(tmp_path: Path) -> None:
     """One of them; `make soak` does it with all."""
     check(
