@@ -14,6 +14,10 @@ from typing import Final, Self
 import canaries
 
 READY: Final = re.compile(rb"listens on (?:http://127\.0\.0\.1:(\d+)|unix:)")
+LISTENING: Final = re.compile(
+    rb'"daemon\.listening".*"http://127\.0\.0\.1:(\d+)"'
+)  # where all it says is JSON
+STARTED: Final = b'"daemon.started"'
 START_S: Final = 60.0
 STOP_S: Final = 60.0
 
@@ -47,6 +51,7 @@ class RunningDaemon:
         self._said = bytearray()
         self._ready = asyncio.Event()
         self._listens = False
+        self._bare = 'format = "json"' in toml
         self._reader: asyncio.Task[None]
         self._process: Process
         self.port = 0
@@ -129,10 +134,11 @@ class RunningDaemon:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             self.heed(line)
-            found = READY.search(line)
+            found = (LISTENING if self._bare else READY).search(line)
             if found and not self._ready.is_set():
                 self.port = int(found[1] or 0)
                 self._listens = True
+            if self._listens and (not self._bare or STARTED in line):
                 self._ready.set()
         self._ready.set()
         canaries.note("the output of a daemon", bytes(self._said))

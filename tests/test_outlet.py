@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+import re
 import sys
 import termios
 import threading
@@ -143,11 +144,11 @@ LONG: Final = "a" * 15_000  # so that these are more than waits in a pipe, and t
 class Mute:
     """A daemon whose standard error goes to a pipe that is read only when the test says so."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, more: str = "") -> None:
         self._file = folder / "bearerd.toml"
-        self._file.write_text(TOML.format(url=url))
+        self._file.write_text(TOML.format(url=url) + more)
         self._file.chmod(0o600)
-        self._said = b""
+        self.said = b""
         self.port = 0
 
     async def start(self) -> None:
@@ -156,15 +157,17 @@ class Mute:
             *(sys.executable, "-m", "bearerd", "run", "-c", str(self._file)), stderr=writing
         )
         os.close(writing)
-        await self.read_until(b"listens on http://127.0.0.1:")
-        self.port = int(self._said.partition(b"listens on http://127.0.0.1:")[2].split()[0])
+        await self.read_until(b"daemon.listening")
+        found = re.search(rb"http://127\.0\.0\.1:(\d+)", self.said)
+        assert found
+        self.port = int(found[1])
 
     async def read_until(self, text: bytes) -> list[dict[str, Any]]:
         """The events that have come by the line that has `text` in it."""
         async with asyncio.timeout(PATIENCE_S):
-            while text not in self._said or not self._said.endswith(b"\n"):
-                self._said += await asyncio.to_thread(os.read, self._reading, 65536)
-        return [json.loads(line) for line in self._said.splitlines() if line.startswith(b"{")]
+            while text not in self.said or not self.said.endswith(b"\n"):
+                self.said += await asyncio.to_thread(os.read, self._reading, 65536)
+        return [json.loads(line) for line in self.said.splitlines() if line.startswith(b"{")]
 
     async def end(self) -> int:
         self._process.terminate()
@@ -204,3 +207,49 @@ async def test_a_log_that_nobody_reads_stops_no_call_nor_the_end(tmp_path: Path)
     assert sum(dropped) + len(calls) == CALLS + 1
     assert sum(dropped) > 0
     assert samples["bearerd_log_lines_lost_total{}"] == sum(dropped)
+
+
+BARE: Final = """
+account = "work"
+[accounts.login]
+refresh_token = "one-use"
+token_endpoint = "http://127.0.0.1:9/token"
+client_id = "c"
+client_auth = "none"
+[store]
+kind = "memory"
+[log]
+format = "json"
+level = "debug"
+"""
+
+
+@pytest.mark.timeout(120)
+async def test_each_line_is_json_where_that_is_wanted(tmp_path: Path) -> None:
+    """From the first to the last, whatever clients and upstreams do, and whatever the configuration has to be warned of."""
+    no = reply(b"no", "401 Unauthorized")
+    async with FaultServer([serve(no)]) as server:
+        daemon = Mute(tmp_path, server.url, BARE)
+        await daemon.start()
+        try:
+            for request in (
+                b"GET /a HTTP/1.1\r\nHost: localhost:%d\r\n\r\n",
+                b"GET / HTTP/1.1\r\nHost: evil\x7f:%d\r\n\r\n",
+                b"\x00nonsense %d\r\n\r\n",
+            ):
+                reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+                writer.write(request % daemon.port)
+                assert await reader.read(1)
+                writer.transport.abort()
+            assert await daemon.end() == 0
+            await daemon.read_until(b"daemon.stopped")
+        finally:
+            daemon.close()
+    events = [json.loads(line)["event"] for line in daemon.said.splitlines()]
+    assert {
+        "config.warning",
+        "daemon.listening",
+        "request.forwarded",
+        "request.unreadable",
+        "daemon.stopped",
+    } <= set(events)

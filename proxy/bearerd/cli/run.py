@@ -46,19 +46,31 @@ def command(
             raise
         serve_demo(port)
         return
-    for warning in loaded.warnings:
-        click.echo(f"bearerd: warning: {warning}", err=True)
+    log = loaded.configuration.log
     logs.write_aside()
-    logs.configure(loaded.configuration.log)
+    logs.configure(log)
+    for warning in loaded.warnings:
+        warn(warning, lines_only=log.format == "json")
     origin = find_origin(path, os.environ)
 
     def tell(running: "Daemon") -> None:
-        click.echo(describe(running.status(), loaded.configuration, origin.file), err=True)
+        if log.format != "json":  # a program reads what is written, and has daemon.listening
+            click.echo(describe(running.status(), loaded.configuration, origin.file), err=True)
 
     try:
         loop.run(serving.serve(loaded.configuration, tell, origin, reread))
     except ConfigError as problem:
         raise ConfigError(find_twin(str(problem), loaded.configuration.listen.port) or str(problem)) from None
+
+
+def warn(text: str, *, lines_only: bool) -> None:
+    """`lines_only` says that there is to be nothing but lines of the log."""
+    import structlog
+
+    if lines_only:
+        structlog.get_logger("bearerd.settings").warning("config.warning", text=text)
+    else:
+        click.echo(f"bearerd: warning: {text}", err=True)
 
 
 def find_twin(problem: str, port: int) -> str | None:
