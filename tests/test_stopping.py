@@ -219,6 +219,18 @@ class TestAtOnce:
                 await cut(calls.stream)
         assert "daemon.cut_short" in daemon.log
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no first process of a container")
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a first process; run by CI")
+    def test_the_first_process_of_a_container_dies_too(self) -> None:
+        program = "from bearerd.serving import Signals; Signals().die(); print('it lives')"
+        ended = subprocess.run(
+            ("unshare", "--pid", "--fork", sys.executable, "-c", program),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ended.returncode, ended.stdout) == (128 + signal.SIGTERM, "")
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:

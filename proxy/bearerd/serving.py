@@ -34,8 +34,8 @@ async def serve(
 ) -> None:
     """Run until SIGINT or SIGTERM; a second one ends at once. `ready` is called when the port answers.
 
-    `origin` is where the configuration is from; SIGHUP has `reread` read it again, if there is any. Raises StoreError where the vault cannot be read, or could not be written
-    to up to the end.
+    `origin` is where the configuration is from; SIGHUP has `reread` read it again, if there is any. Raises StoreError where
+    the vault cannot be read, or could not be written to up to the end.
     """
     raise_descriptor_limit()
     supervisor = Supervisor.take(os.environ)
@@ -129,6 +129,7 @@ class Signals:
         logs.flush()
         signal.signal(self._last, signal.SIG_DFL)
         os.kill(os.getpid(), self._last)
+        os._exit(128 + self._last)  # the first process of a container does not die by its own signal
 
 
 class Hangups:

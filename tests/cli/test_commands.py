@@ -154,6 +154,7 @@ class TestRun:
         assert daemon.log.startswith("bearerd: warning: ")
 
     @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no first process of a container")
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a first process; run by CI")
     async def test_the_first_process_of_a_container_hears_of_its_end_while_it_starts(
         self, tmp_path: Path
     ) -> None:
