@@ -22,6 +22,7 @@ from bearerd.listening import accept_from
 CONNECTIONS: Final = 32
 LIMITS: Final = Limits(header_read_s=5.0, body_idle_s=5.0, keep_alive_s=5.0)
 _NOBODYS: Final = Guard(frozenset(), frozenset(), b"")
+_DOOR: Final = Door(_NOBODYS, lambda _: None)  # whoever gets here may ask
 _NO_PAGE: Final = Problem(
     404,
     "no_such_page",
@@ -43,7 +44,7 @@ class ProbeServer:
 
     async def listen(self, sockets: list[socket.socket]) -> None:
         """Take connections from `sockets`, which are its own from now on."""
-        self._servers = await accept_from(sockets, self._gate.by(Door(_NOBODYS, _judge)))
+        self._servers = await accept_from(sockets, self._gate.by(_DOOR))
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Each connection is for one request: one that is kept would be in the way of the next prober."""
@@ -63,9 +64,3 @@ class ProbeServer:
         for server in self._servers:
             server.close()
         await self._gate.shutdown(0)
-
-
-def _judge(head: Head) -> Problem | None:
-    """Whoever gets here may ask."""
-    del head
-    return None

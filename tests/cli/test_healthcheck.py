@@ -15,6 +15,7 @@ from bearerd.core.reaching import Target
 from callers import running
 from commands import run, write
 from faults import FaultServer, Step, hang, read, refused_port, repeat, reply, reset, send, serve
+from patience import within
 
 HEAVY = (
     "aiohttp",
@@ -72,6 +73,22 @@ async def test_an_answer_that_does_not_come() -> None:
     async with FaultServer([read, hang]) as server:
         until = time.monotonic() + 0.2
         problem = await asyncio.to_thread(check, Target("127.0.0.1", server.port), "livez", until)
+    assert "there was no answer within" in problem
+
+
+def test_a_socket_that_is_not_there(tmp_path: Path) -> None:
+    socket = Target(socket=str(tmp_path / "none"))
+    assert "nothing answers at the socket" in check(socket, "livez", time.monotonic() + 20)
+
+
+async def test_an_answer_that_comes_too_late() -> None:
+    async with FaultServer([read, send(reply(b"ok\n"))]) as server:
+        problem = await asyncio.to_thread(
+            check, Target("127.0.0.1", server.port), "livez", time.monotonic() - 1
+        )
+        async with within(15):
+            while not server.requests:  # noqa: ASYNC110  # there is nothing that would tell
+                await asyncio.sleep(0.01)
     assert "there was no answer within" in problem
 
 
