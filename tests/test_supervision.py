@@ -135,10 +135,10 @@ async def restart_under_load(folder: Path, times: int, callers: int) -> Counter[
     outcomes: Counter[str] = Counter()
     over = asyncio.Event()
 
-    async def keep_calling(port: int) -> None:
+    async def keep_calling(port: int, after_s: float) -> None:
         while not over.is_set():
             try:
-                outcomes[str(await call(port, 0.02 * (outcomes.total() % 2)))] += 1
+                outcomes[str(await call(port, after_s))] += 1
             except (OSError, EOFError, TimeoutError) as exc:
                 outcomes[repr(exc)] += 1
 
@@ -150,8 +150,8 @@ async def restart_under_load(folder: Path, times: int, callers: int) -> Counter[
         ):
             await manager.start()
             async with asyncio.TaskGroup() as group:
-                for _ in range(callers):
-                    group.create_task(keep_calling(port))
+                for number in range(callers):  # every other one is slow to say what it wants
+                    group.create_task(keep_calling(port, 0.05 * (number % 2)))
                 for _ in range(times):
                     before = outcomes.total()
                     while outcomes.total() < before + 5 * callers:  # it is at work  # noqa: ASYNC110
