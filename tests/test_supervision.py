@@ -15,6 +15,7 @@ import pytest
 
 from faults import FaultServer, reply, serve
 from messages import read_response
+from patience import settle
 
 BUSY_S = 60.0
 HI = reply(b"hi")
@@ -180,22 +181,27 @@ async def test_what_a_service_manager_hears(tmp_path: Path) -> None:
     login = '[accounts.work]\nissuer = "https://login.example.com"\nclient_id = "c"\n[routes."/w"]\nupstream = "https://api.example.com"\naccount = "work"\n'
     text = f'[listen]\nport = 0\n[store]\npath = "{tmp_path}/vault"\nkey_file = "{tmp_path}/key"\n'
     text += toml("http://127.0.0.1:9").replace("upstream", 'account = "a"\nupstream') + login
-    async with Manager(tmp_path, text, watchdog_s=0.2) as manager:
-        await manager.start()
-        await manager.hear("WATCHDOG=1")
-        await manager.hear("STATUS=http://127.0.0.1:")
-        status = [each for each in manager.heard if each.startswith("STATUS=")][-1]
-        assert status.endswith("; 2 accounts, 1 needs a login: bearerd login work")
-        manager.process.send_signal(signal.SIGSTOP)
-        await stopped(manager.process.pid)
-        await silence(manager)
-        manager.process.send_signal(signal.SIGCONT)
-        manager.heard.clear()
-        await manager.hear("WATCHDOG=1")
-        assert await manager.stop() == 0
-        async with asyncio.timeout(BUSY_S):
-            while "STOPPING=1" not in manager.heard:  # noqa: ASYNC110  # it is read by another task
-                await asyncio.sleep(0.01)
+    with inet() as listening:
+        async with Manager(tmp_path, text, listening, watchdog_s=0.2) as manager:
+            await manager.start()
+            await manager.hear("WATCHDOG=1")
+            await manager.hear("STATUS=http://127.0.0.1:")
+            status = [each for each in manager.heard if each.startswith("STATUS=")][-1]
+            assert status.endswith("; 2 accounts, 1 needs a login: bearerd login work")
+            manager.process.send_signal(signal.SIGSTOP)
+            await stopped(manager.process.pid)
+            await silence(manager)
+            manager.process.send_signal(signal.SIGCONT)
+            manager.heard.clear()
+            await manager.hear("WATCHDOG=1")
+            manager.heard.clear()
+            manager.process.send_signal(signal.SIGHUP)
+            await manager.hear("RELOADING=1\nMONOTONIC_USEC=")
+            await manager.hear("READY=1")
+            assert await manager.stop() == 0
+            async with asyncio.timeout(BUSY_S):  # both are read by other tasks
+                while "STOPPING=1" not in manager.heard or "config.reloaded" not in manager.said:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
 
 
 async def stopped(pid: int) -> None:
@@ -206,7 +212,7 @@ async def stopped(pid: int) -> None:
 
 async def silence(manager: Manager) -> None:
     """What it had said already is heard; then nothing, for several of its periods."""
-    await asyncio.sleep(0.05)
+    await settle(0.2)
     manager.heard.clear()
-    await asyncio.sleep(0.5)
+    await settle(0.5)
     assert manager.heard == []
