@@ -107,7 +107,7 @@ class TestDiscovery:
             PERSON, Failure(FailureKind.TRANSIENT, "the issuer cannot be reached"), None
         )
         assert brief(finding) == ("FAIL", "the issuer cannot be reached")
-        assert finding.cure.startswith("bearerd doctor says")
+        assert finding.cure.startswith("see what bearerd doctor says of reach")
 
 
 # ---------------------------------------------------------------- client

@@ -185,7 +185,7 @@ class Questions:
 
 
 def _unanswered(subject: str, reply: NoReply) -> Finding:
-    cure = "bearerd doctor says what is wrong with the connection; or mend token_endpoint or issuer"
+    cure = "see what bearerd doctor says of reach, or mend token_endpoint or issuer"
     return Finding(Level.FAIL, subject, f"the token endpoint {reply.problem}", cure)
 
 

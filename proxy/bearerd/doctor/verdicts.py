@@ -40,7 +40,7 @@ def _judge_no_metadata(failure: Failure, named: str | None) -> Finding:
         return Finding(
             Level.FAIL, "discovery", problem.found, f'set issuer = "{named}" if that is the one you mean'
         )
-    return _with_cure(problem, "bearerd doctor says what is wrong with the connection; or mend issuer")
+    return _with_cure(problem, "see what bearerd doctor says of reach, or mend issuer")
 
 
 def _with_cure(finding: Finding, cure: str) -> Finding:
