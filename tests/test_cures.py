@@ -85,7 +85,7 @@ VERBS: Final = (
     *("show", "start", "stop", "take", "try", "unlock", "unset", "use", "wait", "write"),
 )
 CURE: Final = re.compile(
-    rf"(?:^|[;:,] )(?:and |so |then |or |if [^;]+, |in a browser, )?(?:{'|'.join(VERBS)})\b|; did you mean|; it belongs|; there is \x01|: bearerd \w"
+    rf"(?:^|[;:,] )(?:and |so |then |or |if [^;]+, |in a browser, |on Windows )?(?:{'|'.join(VERBS)})\b|; did you mean|; it belongs|; there is \x01|: bearerd \w"
 )
 INNER: Final = re.compile(r"[;:] ?\x01|\x01$")
 """What is put in here has its own cure, or is one."""

@@ -43,7 +43,7 @@ def command(port: int | None, servers: int | None, secret: Path | None, lifetime
     if servers is not None:
         serve_servers(servers, secret, lifetime_s)
     elif secret is not None:
-        raise click.UsageError("--client-secret-file goes with --servers")
+        raise click.UsageError("--client-secret-file goes with --servers; write both")
     else:
         serve_demo(port, lifetime_s)
 

@@ -147,16 +147,21 @@ def find_manager() -> Manager:
 
 @click.group("service")
 def command() -> None:
-    """Have your session start bearerd and keep it running: by systemd on Linux, by launchd on macOS."""
+    """Have your session start bearerd and keep it running.
+
+    By systemd on Linux, by launchd on macOS.
+    """
 
 
 @command.command("install")
 @config_option
 @click.option("--print", "shows", is_flag=True, help="Show the file that would be written, and do nothing.")
 def install(path: Path | None, *, shows: bool) -> None:
-    """Write the file of the service, for this installation and this configuration, and start it.
+    """Write the file of the service, and start it.
 
-    What another has written there is left alone. Example: bearerd service install -c ~/work.toml
+    It is for this installation and this configuration. What another has written there is left alone.
+
+    Example: bearerd service install -c ~/work.toml
     """
     manager = find_manager()
     text = manager.build(build_argv(path))
@@ -174,7 +179,9 @@ def install(path: Path | None, *, shows: bool) -> None:
 
 @command.command("uninstall")
 def uninstall() -> None:
-    """End the service and remove its file. Logins and configuration are kept.
+    """End the service and remove its file.
+
+    Logins and configuration are kept.
 
     Example: bearerd service uninstall
     """
@@ -196,7 +203,9 @@ def uninstall() -> None:
 
 @command.command("status")
 def status() -> None:
-    """Say how the service does. The exit status is 0 where it runs.
+    """Say how the service does.
+
+    The exit status is 0 where it runs.
 
     Example: bearerd service status
     """
