@@ -259,7 +259,10 @@ class TestWhatTakesEffect:
                 )
                 assert (await ask(client))[0] == 200
                 await world.ended()
-                assert len(world.daemon._ground.trust._contexts) == 1
+                await world.turn_to(build({"a": TWO}, secure(url, file, "2")))
+                assert len(world.daemon._ground.trust._contexts) == 1, (
+                    "what is left of others goes with the next"
+                )
                 file.unlink()
                 refused = await world.turn_to(build({"a": ONE}, secure(url, file, "3")))
                 assert "ca_file" in refused.problems[0]
@@ -287,6 +290,13 @@ def make_key(file: Path) -> None:
 
 
 class TestWhatGoesOn:
+    async def test_readiness_also_while_a_new_account_is_read_from_its_store(self) -> None:
+        async with running(build({"a": ONE}, parse_route("/", "http://127.0.0.1:9", "a"))) as world:
+            await world.daemon.started()
+            await world.turn_to(build({"b": TWO}, parse_route("/", "http://127.0.0.1:9", "b")))
+            assert world.daemon._has_started()
+            assert world.daemon.meters.reloads.accepted == 1
+
     async def test_a_call_by_a_route_that_has_gone(self) -> None:
         """One of each way: with an answer at once, and with one that comes in two pieces."""
         go = asyncio.Event()

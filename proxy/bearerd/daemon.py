@@ -118,6 +118,7 @@ class Daemon:
         self._leaving: set[TokenManager] = set()
         self._ends: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Task[None]
+        self._beginning: asyncio.Task[None] | None = None  # of accounts that came later
         self._servers: list[asyncio.Server] = []
         self._server: Gate | None = None
         self._doors: tuple[Door, Door, Door]  # near, far, by the socket
@@ -372,6 +373,8 @@ class Daemon:
         if self._reread is None:
             return Report(problems=("there is nothing to reload: no configuration was read at the start",))
         await self.started()
+        if self._beginning is not None:
+            await self._beginning
         loaded = await asyncio.to_thread(self._reread)
         changes = await self._turn_to(self._handed.settle(loaded.configuration))
         return Report(
@@ -397,8 +400,8 @@ class Daemon:
         regime.follow(earlier)
         self._put_in_force(regime)
         self._retire(earlier)
-        begun = [holding for name, holding in regime.holdings.items() if not earlier.has(holding.manager)]
-        self._starting = asyncio.create_task(self._start_accounts(begun))
+        begun = [holding for holding in regime.holdings.values() if not earlier.has(holding.manager)]
+        self._beginning = asyncio.create_task(self._start_accounts(begun))
         return changes
 
     def _take_over(self, configuration: Configuration) -> dict[str, Holding]:
@@ -438,6 +441,9 @@ class Daemon:
         for manager in regime.managers.values():
             if not self._regime.has(manager):
                 manager.rest()
+        living = (self._regime, *self._draining)
+        # Not when a regime ends: what the next one needs may just have been made ready.
+        self._ground.trust.keep_only({way.tls for each in living for _, way in each.ways})
         end = asyncio.create_task(self._end(regime))
         self._ends.add(end)
         end.add_done_callback(self._ends.discard)
@@ -445,14 +451,12 @@ class Daemon:
     async def _end(self, regime: Regime) -> None:
         await regime.front.drained()
         self._draining.discard(regime)
-        living = [self._regime, *self._draining]
+        living = (self._regime, *self._draining)
         gone = {
             manager for manager in regime.managers.values() if not any(each.has(manager) for each in living)
         }
         self._leaving |= gone
-        ways = {way for each in living for way in each.ways}
-        self._pool.keep_only(ways)
-        self._ground.trust.keep_only({way.tls for _, way in ways})
+        self._pool.keep_only({way for each in living for way in each.ways})
         if regime.audit is not None and all(each.audit is not regime.audit for each in living):
             await regime.audit.aclose()
         await asyncio.gather(*(manager.leave() for manager in gone))
@@ -482,7 +486,7 @@ class Daemon:
             await _drain(self._server, regimes, limit_s)
         if self._users is not None:
             self._users.close()
-        await _give_up({self._starting})
+        await _give_up({self._starting} if self._beginning is None else {self._starting, self._beginning})
         await self._browsers.aclose()
         await self._hook.aclose()
         kept = await close_all(self._managers, self._supervisor)
