@@ -60,6 +60,27 @@ async def test_a_bad_one_is_told_as_elsewhere_and_changes_nothing(tmp_path: Path
         assert "more" not in status.out
 
 
+async def test_a_link_that_leads_elsewhere_now(tmp_path: Path) -> None:
+    """As in a volume of Kubernetes. What is asked for afterwards is found by the new file, too."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("one")
+    async with RunningDaemon(link, STATIC) as daemon:
+        other = tmp_path / "two" / "bearerd.toml"
+        other.write_text(
+            (tmp_path / "one" / "bearerd.toml").read_text().replace("upstream", 'account = "work"\nupstream')
+            + MORE
+        )
+        link.unlink()
+        link.symlink_to("two")
+        ended = await run("reload", "-c", daemon.file)
+        assert ended.status == 0, ended.err
+        assert "added accounts.more" in ended.err
+        status = await run("status", "-c", daemon.file)
+        assert "more" in status.out
+
+
 async def test_where_no_daemon_serves_the_file(tmp_path: Path) -> None:
     file = tmp_path / "elsewhere.toml"
     file.write_text(STATIC)

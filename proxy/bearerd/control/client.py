@@ -89,7 +89,12 @@ class Daemons:
 
     def reload(self, origin: Origin) -> list[dict[str, Any]]:
         """What came of it at each that serves the configuration of `origin`."""
-        request = {"do": "reload", "config": origin.file, "overrides": origin.overrides}
+        request = {
+            "do": "reload",
+            "config": origin.file,
+            "overrides": origin.overrides,
+            "named": origin.named,
+        }
         replies = (reply.get("reload") for reply in self._ask(request, RELOAD_S))
         return [report for report in replies if isinstance(report, dict) and "problems" in report]
 

@@ -10,7 +10,7 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -32,17 +32,25 @@ class Unusable(Exception):  # noqa: N818  # a reason, given on as part of a line
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a process is configured by: the file, resolved, and a hash of the variables that override accounts."""
+    """What a process is configured by: the file, resolved, and a hash of the variables that override accounts.
+
+    `named` is the file as it was named, through whatever links: they may lead elsewhere by now, as in a volume of Kubernetes.
+    """
 
     file: str | None = None
     overrides: str = ""
+    named: str | None = field(default=None, compare=False)
 
     def answers(self, asked: "Origin") -> bool:
         """Whether a daemon of this origin has the accounts that a client of origin `asked` means.
 
         A client that overrides nothing means the file's accounts as the daemon has them.
         """
-        return self == asked or (asked.file is not None and asked == Origin(self.file))
+        if self == asked or (asked.file is not None and asked == Origin(self.file)):
+            return True
+        return (
+            asked.named is not None and asked.named == self.named and asked.overrides in {"", self.overrides}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,11 @@ class VaultEntry:
 def find_origin(path: Path | None, environ: Mapping[str, str]) -> Origin:
     """The origin of a process that was given `path`, or no path, on its command line."""
     file = find_file(path, environ)
-    return Origin(os.path.realpath(file) if file else None, _digest(environ))
+    overrides = _digest(environ)
+    if file is None:
+        return Origin(None, overrides)
+    named = os.path.abspath(file)  # noqa: PTH100  # pathlib's would follow links
+    return Origin(os.path.realpath(file), overrides, named)
 
 
 def _digest(environ: Mapping[str, str]) -> str:

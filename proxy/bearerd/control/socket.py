@@ -11,7 +11,7 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self
@@ -80,8 +80,13 @@ def parse_request(line: bytes) -> Request | None:
             return Request("status")
         case {"do": "loan", "folder": str(folder), "stem": str(stem)}:
             return Request("loan", entry=VaultEntry(folder, stem))
-        case {"do": "reload", "config": str() | None as file, "overrides": str(overrides)}:
-            return Request("reload", origin=Origin(file, overrides))
+        case {
+            "do": "reload",
+            "config": str() | None as file,
+            "overrides": str(overrides),
+            "named": str() | None as named,
+        }:
+            return Request("reload", origin=Origin(file, overrides, named))
         case {
             "do": "token" | "refresh" as do,
             "account": str(account),
@@ -146,8 +151,10 @@ class ControlSocket:
         shared: Mapping[VaultEntry, str],
         terminals: TerminalLogins,
     ) -> None:
-        """Answer for these from the next question on."""
+        """Answer for these from the next question on, and for clients by the file that the links lead to now."""
         self._managers, self._shared, self._terminals = managers, shared, terminals
+        if self._origin.named is not None:
+            self._origin = replace(self._origin, file=os.path.realpath(self._origin.named))
 
     def start(self, environ: Mapping[str, str]) -> Self:
         """Listen. Where that cannot be, the log says so and the daemon goes on: the socket is a convenience."""
