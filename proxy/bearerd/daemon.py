@@ -473,13 +473,12 @@ class Daemon:
         calls = self._ground.calls_in_flight
         self._supervisor.describe(f"ends, with {calls} call(s) under way")
         self._log.info("daemon.stopping", calls=calls)
-        if self._local is not None:
-            self._local.close()
-        for server in self._servers:
-            server.close()
+        self._shut_doors()
         if self._control is not None:
             await self._control.aclose()
         await self._reloads.aclose()
+        for manager in self._managers:
+            manager.rest()  # a refresh ahead of time would be one more to wait for
         regimes = {self._regime, *self._draining}
         if self._server is not None:
             limit_s = self._configuration.limits.drain_s if drain_s is None else drain_s
@@ -500,6 +499,12 @@ class Daemon:
         await self.health.aclose()
         self._log.info("daemon.stopped")
         return kept
+
+    def _shut_doors(self) -> None:
+        if self._local is not None:
+            self._local.close()
+        for server in self._servers:
+            server.close()
 
     async def cut_short(self) -> None:
         """In place of the rest of `stop`: nothing is waited for but tokens that have come and are not saved yet."""

@@ -207,3 +207,14 @@ async def test_who_reads_slowly_gets_all_of_it() -> None:
                     while piece := await loop.sock_recv(slow, 1 << 16):
                         heard += piece
     assert heard.endswith(body)
+
+
+async def test_no_token_is_refreshed_ahead_of_time_any_more() -> None:
+    """It could take minutes, which would be waited for. What calls under way need is still had."""
+    async with busy() as (daemon, client, go):
+        (manager,) = daemon._managers
+        assert not manager._resting
+        async with stopping(daemon):
+            await true(lambda: manager._resting)
+            go.set()
+            await last(client)
