@@ -141,6 +141,16 @@ class TestFaults:
         )
         assert not home.unit.exists()
 
+    def test_one_that_cannot_be_run(self, home: Home, config: Path) -> None:
+        home.has("systemctl")
+        program = home.folder / "bin" / "systemctl"
+        program.write_text("#!/nowhere/sh\n")
+        assert "systemctl did not do it; in your session do: " in refusal("install", "-c", config)
+        assert refusal("status") == "systemctl did not answer; ask bearerd itself: bearerd status"
+
+    def test_one_that_does_not_end(self) -> None:
+        assert service._run(("sleep", "60"), 0.2) is None
+
     def test_a_folder_that_cannot_be_written_to(self, home: Home, config: Path) -> None:
         (home.folder / ".config").write_text("a file")
         assert "cannot be written: not a directory; mend that, or write it by hand" in refusal(

@@ -213,11 +213,15 @@ def status() -> None:
     if not is_there(manager.path):
         raise BearerdError("there is no such service; make one with: bearerd service install")
     click.echo(f"the service is {manager.path}", err=True)
-    program = shutil.which(manager.ask()[0])
-    if program is None:
-        raise BearerdError(f"{manager.ask()[0]} is not there to be asked; ask bearerd itself: bearerd status")
-    ended = subprocess.run([program, *manager.ask()[1:]], timeout=COMMAND_S, check=False)  # noqa: S603  # our own words
-    if ended.returncode:
+    words = manager.ask()
+    if shutil.which(words[0]) is None:
+        raise BearerdError(f"{words[0]} is not there to be asked; ask bearerd itself: bearerd status")
+    output = _run(words)
+    if output is None:
+        raise BearerdError(f"{words[0]} did not answer; ask bearerd itself: bearerd status")
+    click.echo(output.stdout, nl=False)
+    click.echo(output.stderr, nl=False, err=True)
+    if output.returncode:
         raise BearerdError("it does not run; start it with: bearerd service install")
 
 
@@ -277,21 +281,24 @@ def write(path: Path, text: bytes) -> None:
 def _try(commands: Sequence[Sequence[str]], *, quiet: bool = False) -> str:
     """Empty where all have succeeded, else what is left to do by hand."""
     for place, words in enumerate(commands):
-        program = shutil.which(words[0])
-        if program is None:
+        if shutil.which(words[0]) is None:
             return f"{words[0]} is not there; in your session do: {_join(commands[place:])}"
-        ended = subprocess.run(  # noqa: S603  # our own words
-            [program, *words[1:]],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=COMMAND_S,
-            check=False,
-        )
-        if ended.returncode:
-            for line in () if quiet else _printable(ended.stderr):
+        ended = _run(words)
+        if ended is None or ended.returncode:
+            for line in () if quiet or ended is None else _printable(ended.stderr):
                 click.echo(f"{words[0]}: {line}", err=True)
             return f"{words[0]} did not do it; in your session do: {_join(commands[place:])}"
     return ""
+
+
+def _run(words: Sequence[str], limit_s: float = COMMAND_S) -> subprocess.CompletedProcess[bytes] | None:
+    """None where it cannot be run, or does not end."""
+    try:
+        return subprocess.run(  # noqa: S603  # our own words
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
 
 
 def _printable(output: bytes) -> Iterator[str]:
