@@ -85,6 +85,8 @@ COVERED: Final = {
         " test_daemon.py: few_descriptors_are_enough_and_never_run_out",
         "calls under way at the end": "forward/test_gate.py: the_drain_takes_as_long_as_it_may;"
         " forward/test_handler.py: an_answer_that_the_end_of_the_daemon_cuts_short",
+        "a connection that has had no request, at the end": "forward/test_drain.py:"
+        " one_that_never_has_a_request_is_not_waited_for, an_idle_connection_is_closed_though_calls_go_on",
     },
     "Replay after a 401": {
         "`100`": "forward/test_expectation.py: a_large_body_waits_for_the_upstream, a_body_that_is_gone_is_not_sent_again",
