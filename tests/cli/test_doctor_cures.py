@@ -49,6 +49,7 @@ from bearerd.stores.keys import load_key
 from bearerd.stores.vault import VaultFolder
 from certificates import Authority
 from clocks import FakedClock
+from commands import run
 from daemons import RunningDaemon
 from disks import mounted
 from faults import FaultServer, black_hole, hang, read, refused_port, reply, send
@@ -401,7 +402,8 @@ class Odd:
     `asked` are the paths and queries it was asked for, `forms` what came to its token endpoint.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
         self.document: dict[str, Any] = {}
         self.refuses_redirects = False
         self.status = 200
@@ -417,8 +419,9 @@ class Odd:
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.issuer = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._context).start()
+        scheme = "https" if self._context else "http"
+        self.issuer = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}"
         self.document = {
             "issuer": self.issuer,
             "token_endpoint": f"{self.issuer}/token",
@@ -500,6 +503,24 @@ class TestOtherServers:
         odd.document["code_challenge_methods_supported"] = ["plain"]
         await set_up.fault("discovery", "does not do PKCE with S256")
         assert odd.asked == []
+
+    @pytest.mark.soak
+    async def test_one_whose_authority_is_not_known(self, set_up: SetUp, tmp_path: Path) -> None:
+        """As processes, for what is trusted is read when one starts."""
+        authority = Authority(tmp_path)
+        del set_up.tables["accounts.service"]
+        async with Odd(authority.server("127.0.0.1", days=90)) as server:
+            server.refuses_redirects = True
+            set_up.work["issuer"] = server.issuer
+            words = ("doctor", "--online", "--json", "-c", set_up.write())
+            broken = await run(*words, python=(), **set_up.environ)
+            amiss = [found for found in json.loads(broken.out)["findings"] if found["level"] != "ok"]
+            assert [found["subject"] for found in amiss] == ["reach", "discovery"]
+            assert "an authority that is not known here" in amiss[0]["found"]
+            assert "set SSL_CERT_FILE for bearerd to a PEM file with it" in amiss[0]["cure"]
+            set_up.environ["SSL_CERT_FILE"] = str(authority.ca_file)
+            mended = await run(*words, python=(), **set_up.environ)
+            assert mended.status == 0, mended.out
 
     async def test_devices_alone_can_log_in(self, set_up: SetUp, issuer: str) -> None:
         del set_up.work["issuer"]

@@ -1,4 +1,4 @@
-"""What the doctor makes of servers' answers, of those that cannot be started here, too. Their words are as they give them."""
+"""What the doctor makes of servers' answers, also of those that cannot be started here: by what they and their users say."""
 
 from dataclasses import replace
 from typing import Final

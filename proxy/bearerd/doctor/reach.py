@@ -17,7 +17,7 @@ from aiohappyeyeballs import AddrInfoType
 from bearerd.core.targets import Origin
 from bearerd.doctor.certificates import MISMATCHES, judge_certificate, judge_expiry, judge_handshake
 from bearerd.doctor.destinations import Place
-from bearerd.doctor.findings import Finding, Level, finding_of
+from bearerd.doctor.findings import Finding, Level, finding_of, shown
 from bearerd.doctor.pace import aside
 from bearerd.errors import UpstreamError
 from bearerd.forward.dialing import Dialer
@@ -192,6 +192,6 @@ async def _names(place: Place, dialer: Dialer) -> tuple[str, ...]:
             asyncio.Protocol, sock=sock, ssl=context, server_hostname=_server_name(place)
         )
         certificate = transport.get_extra_info("peercert") or {}
-        names = tuple(name for _, name in certificate.get("subjectAltName", ()))
+        names = tuple(shown(str(name)) for _, name in certificate.get("subjectAltName", ()))
         transport.abort()
     return names
