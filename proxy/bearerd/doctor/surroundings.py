@@ -141,7 +141,12 @@ def _examine_client_certificates(configuration: Configuration, now: float) -> It
     """Those of routes, each once. That they can be read is a matter of the settings."""
     paths = {route.way.tls.client_cert_file for route in configuration.routes}
     for path in sorted(filter(None, paths)):
-        yield judge_client_certificate(path, Path(path).read_bytes(), now)
+        try:
+            yield judge_client_certificate(path, Path(path).read_bytes(), now)
+        except (OSError, ValueError):  # OpenSSL takes forms of it that are none of X.509's own
+            yield Finding(
+                Level.NOTE, "certificate", f"when the client certificate {path} ends cannot be read"
+            )
 
 
 # ---------------------------------------------------------------- limits and variables
