@@ -14,9 +14,9 @@ from bearerd.errors import BearerdError, ConfigError
 @click.command("reload")
 @config_option
 def command(path: Path | None) -> None:
-    """Have every running bearerd that serves the configuration read it again.
+    """Have what runs read its configuration again.
 
-    Calls go on meanwhile. A configuration that is not good changes nothing.
+    That is every running bearerd that serves the configuration. Calls go on meanwhile. A configuration that is not good changes nothing.
 
     Example: bearerd reload
     """

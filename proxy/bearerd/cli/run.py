@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 def command(
     path: Path | None, port: int | None, upstream: tuple[str, ...], log_level: str | None, *, or_demo: bool
 ) -> None:
-    """Serve in the foreground until SIGINT (Ctrl-C) or SIGTERM. SIGHUP has it read its configuration again.
+    """Serve in the foreground until SIGINT (Ctrl-C) or SIGTERM.
+
+    SIGHUP has it read its configuration again.
 
     Example: bearerd run
     """
