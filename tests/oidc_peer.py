@@ -173,7 +173,9 @@ class OidcPeer:
             await self._stop()
             raise
         self.issuer, self._control = ready["issuer"], ready["control"]
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HTTP_S))
+        # Node closes a connection that has been idle for five seconds, and may do so when it is just to be used.
+        connector = aiohttp.TCPConnector(force_close=True)
+        self._http = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=HTTP_S))
         return self
 
     async def __aexit__(self, *_: object) -> None:
