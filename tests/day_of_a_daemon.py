@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -45,6 +45,7 @@ from bearerd.core.targets import parse_route, sort_routes
 from bearerd.daemon import Daemon
 from bearerd.demo.authorization_server import AuthorizationServer, Ledger, Lifetimes
 from bearerd.loop import new_event_loop
+from bearerd.settings import Loaded
 from clocks import FakeClock
 from mixed_load import BusyApi
 from patience import settle
@@ -156,6 +157,7 @@ class Day:
         self.short = MeddledServer(self._lifetime_s, self.true_time)
         self.long = MeddledServer(3600, self.true_time)
         self.api = BusyApi(self._describe, self.true_time)
+        self._written: Configuration
         self.daemon: Daemon
         self.http: aiohttp.ClientSession
         self.calls: Counter[str] = Counter()
@@ -179,7 +181,10 @@ class Day:
     async def running(self) -> AsyncIterator[None]:
         async with self.short, self.long, self.api:
             self.file_token()
-            self.daemon = Daemon(self._configuration(), self.clock)
+            self._written = self._configuration()
+            self.daemon = Daemon(
+                self._written, self.clock, reread=lambda: Loaded(self._written, None, (), ())
+            )
             await self.daemon.start()
             await self.daemon.started()
             for account in LOGINS:
@@ -213,6 +218,17 @@ class Day:
             ),
             log=Logging(audit=str(self._folder / "audit")),
         )
+
+    async def rewrite(self, *further: str) -> None:
+        """Have it read a configuration that has `further` accounts, too."""
+        usual = self._configuration()
+        accounts = {name: Account(name, StaticSource(Secret(STATIC))) for name in further}
+        routes = [parse_route(f"/{name}/", self.api.url, name) for name in further]
+        self._written = replace(
+            usual, accounts=usual.accounts | accounts, routes=sort_routes([*usual.routes, *routes])
+        )
+        report = await self.daemon.reload()
+        self.wrong += report.problems
 
     # ------------------------------------------------------------ time
 
@@ -330,6 +346,7 @@ class Day:
             self._ended_login,
             self._other_times,
             self._sleep,
+            self._other_words,
         ):
             await happens()
         await self.pass_time(began_at + HOUR - self.clock.steady())
@@ -387,6 +404,16 @@ class Day:
         self.clock.suspend(8 * HOUR)
         self._slept_s += 8 * HOUR
         await self.calls_of_all()
+
+    async def _other_words(self) -> None:
+        """A configuration that has an account more, and then has it no more."""
+        for _ in range(5):
+            await self.rewrite("further")
+            await self.call("further")
+            await self.calls_of_all()
+            await self.rewrite()
+            await self.calls_of_all()
+            await self.call("further", frozenset({404}))
 
     async def _absence(self) -> None:
         """No token endpoint for an hour. What has a token uses it to its end; then it is 503, and soon after that it is 200."""

@@ -88,3 +88,4 @@ async def test_there_is_no_more_of_anything_at_its_end(tmp_path: Path, cycles: i
     assert events["token.login_required"] == 2 + 2 * cycles
     assert events["token.refreshed"] > 50 * cycles
     assert events["token.refresh_failed"] > 10 * cycles
+    assert events["config.reloaded"] == 10 * cycles
