@@ -5,7 +5,7 @@ import re
 from typing import Any, NoReturn
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bearerd.core import redaction
@@ -36,6 +36,7 @@ def read(line: str) -> dict[str, Any]:
 
 
 @pytest.mark.threat(9)
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, VALUES))
 def test_whatever_an_event_has_is_one_line_of_ascii_and_masked_as_values_are(
     event: dict[str, object],
@@ -75,6 +76,7 @@ def test_a_secret_in_a_path_is_masked(text: str) -> None:
     assert "5555" not in line
 
 
+@settings(deadline=None)
 @given(
     st.text() | st.from_regex(r"[A-Za-z0-9/._:= %-]{0,20}(eyJ|token|code|bearerd_)?[A-Za-z0-9/._:= %-]{0,20}")
 )

@@ -1,10 +1,11 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bearerd.core.repeats import MOST, PER_S, Run, count, key_of
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 20), max_size=80))
 def test_no_minute_says_more_than_so_many_and_none_is_lost(pauses: list[float]) -> None:
     run = Run(0.0)

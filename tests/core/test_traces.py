@@ -1,7 +1,7 @@
 """What a `traceparent` says, and what is none (W3C Trace Context, level 2, section 3.2)."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bearerd.core.traces import TraceContext, build_traceparent, parse_traceparent
@@ -67,6 +67,7 @@ def test_what_is_one(value: str, flags: int) -> None:
     assert found.sampled == bool(flags & 1)
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=70)
     | st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-x)?").map(str.encode)
