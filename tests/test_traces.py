@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    DEFAULT_ON,
+    ParentBased,
+    Sampler,
+    TraceIdRatioBased,
+)
 from structlog.testing import capture_logs
 
 from bearerd.core.accounts import CommandSource, FileSource
@@ -237,6 +244,16 @@ async def test_nothing_runs_where_nothing_is_recorded() -> None:
     subject = Telemetry(Fake(), ALWAYS_ON)
     await subject.aclose()
     assert not [thread for thread in threading.enumerate() if thread.name == "bearerd-traces"]
+
+
+@pytest.mark.parametrize("parent", [None, TraceContext(TRACE, CLIENT, 0), TraceContext(TRACE, CLIENT, 1)])
+@pytest.mark.parametrize(
+    "sampler", [DEFAULT_ON, ParentBased(ALWAYS_ON), ALWAYS_ON, ALWAYS_OFF, TraceIdRatioBased(0.0)]
+)
+def test_the_sampler_is_the_librarys(sampler: Sampler, parent: TraceContext | None) -> None:
+    follows = isinstance(sampler, ParentBased)
+    wanted = parent is None or parent.sampled if follows else sampler is ALWAYS_ON
+    assert Telemetry(Fake(), sampler).wants(parent, TRACE) == wanted
 
 
 # ---------------------------------------------------------------- where spans go

@@ -153,7 +153,8 @@ class Regime:
         )
 
     def _build_observers(self, tracer: Tracer | None) -> Observers:
-        access = AccessLog() if self.configuration.log.access else None
+        log = self.configuration.log
+        access = AccessLog() if log.access and log.level in {"debug", "info"} else None
         return Observers(*(observer for observer in (access, self.audit, tracer) if observer is not None))
 
     def _tell_of_login(self, account: str) -> None:

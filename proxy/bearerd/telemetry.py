@@ -8,7 +8,8 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
@@ -46,7 +47,7 @@ class Exporter(Protocol):
 
 
 class Telemetry:
-    """A sink for spans (`tracing.Sink`)."""
+    """A sink for spans (`tracing.Sink`). `wants` is the sampler's word on a trace that a client has begun, or that begins."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Telemetry:
         close_s: float = CLOSE_S,
     ) -> None:
         self._exporter = exporter
-        self._sampler = sampler
+        self.wants = _decide_by(sampler)
         self._gather_s = gather_s
         self._close_s = close_s
         self._waiting: deque[Span] = deque()
@@ -69,9 +70,6 @@ class Telemetry:
         self._over = False  # what the thread does now is no longer waited for
         self._log = structlog.get_logger("bearerd.telemetry")
         self.lost = 0
-
-    def wants(self, parent: TraceContext | None, trace_id: str) -> bool:
-        return _is_sampled(self._sampler, parent, trace_id)
 
     def take(self, span: Span) -> None:
         if len(self._waiting) >= LIMIT or self._closing.is_set():
@@ -235,6 +233,18 @@ def _place(context: TraceContext, *, remote: bool = False) -> "SpanContext":
         is_remote=remote,
         trace_flags=TraceFlags(context.flags),
     )
+
+
+def _decide_by(sampler: "Sampler") -> Callable[[TraceContext | None, str], bool]:
+    from opentelemetry.sdk.trace.sampling import DEFAULT_ON  # noqa: PLC0415  # an extra
+
+    return _follow if sampler is DEFAULT_ON else partial(_is_sampled, sampler)
+
+
+def _follow(parent: TraceContext | None, trace_id: str) -> bool:
+    """What that sampler decides, without being asked: it costs as much as all the rest of a span."""
+    del trace_id
+    return parent is None or parent.sampled
 
 
 def _is_sampled(sampler: "Sampler", parent: TraceContext | None, trace_id: str) -> bool:

@@ -120,8 +120,9 @@ async def test_a_call_that_was_replayed(said: list[Any], kept: bool) -> None:
         assert (await world.line())["replayed"]
 
 
-async def test_without_it_nothing_is_said_of_a_call(said: list[Any], kept: bool) -> None:
-    async with seen(said, [serve(HI)], kept=kept, log=Logging(access=False)) as world:
+@pytest.mark.parametrize("log", [Logging(access=False), Logging(level="warning")])
+async def test_without_it_nothing_is_said_of_a_call(said: list[Any], kept: bool, log: Logging) -> None:
+    async with seen(said, [serve(HI)], kept=kept, log=log) as world:
         world.client.write("GET / HTTP/1.1")
         await world.client.answer()
     assert not world.lines()
