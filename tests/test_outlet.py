@@ -22,7 +22,7 @@ from faults import FaultServer, reply, serve
 from scrapes import read_samples
 
 LINE: Final = "x" * 1023 + "\n"
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 60.0
 
 
 class Pipe:
@@ -253,3 +253,40 @@ async def test_each_line_is_json_where_that_is_wanted(tmp_path: Path) -> None:
         "request.unreadable",
         "daemon.stopped",
     } <= set(events)
+
+
+async def reach(
+    path: Path, process: asyncio.subprocess.Process
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to the socket at `path`, once `process` listens there."""
+    while True:
+        assert process.returncode is None
+        with suppress(FileNotFoundError, ConnectionRefusedError):
+            return await asyncio.open_unix_connection(str(path))
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no Unix sockets in asyncio there")
+async def test_a_daemon_whose_standard_streams_are_closed_serves_and_ends(tmp_path: Path) -> None:
+    """And no connection gets their numbers, to which anything in the process may write."""
+    path = tmp_path / "s"
+    file = tmp_path / "bearerd.toml"
+    async with FaultServer([serve(reply(b"hi"))]) as server:
+        file.write_text(TOML.format(url=server.url).replace("port = 0", f'hosts = []\nsocket = "{path}"'))
+        file.chmod(0o600)
+        process = await asyncio.create_subprocess_exec(
+            *("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"),
+            *(sys.executable, "-m", "bearerd", "run", "-c", str(file)),
+        )
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                reader, writer = await reach(path, process)
+                writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert (await reader.readuntil(b"hi")).startswith(b"HTTP/1.1 200 ")
+                writer.transport.abort()
+                process.terminate()
+                assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()

@@ -4,6 +4,7 @@ No core is dumped, and an exception that nobody expected is shown by where it ca
 may be a secret or have one in it.
 """
 
+import os
 import sys
 import threading
 import traceback
@@ -31,6 +32,20 @@ def keep_private() -> int | None:
     sys.unraisablehook = _tell_unraisable
     threading.excepthook = _tell_thread
     return _forbid_cores()
+
+
+def keep_standard_streams() -> None:
+    """Where whoever started this process has closed one of them, its number leads nowhere from now on.
+
+    A connection would get that number otherwise, and what is written to standard error would go to whoever is at its end.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115, PTH123  # it stays
 
 
 def allow_cores(limit: int | None) -> None:

@@ -14,7 +14,7 @@ import click
 
 from bearerd import __version__
 from bearerd.errors import BearerdError, ConfigError, LoginRequired
-from bearerd.privacy import keep_private
+from bearerd.privacy import keep_private, keep_standard_streams
 
 COMMANDS: Final = (
     *("run", "demo", "login", "logout", "token", "refresh", "status", "reload"),
@@ -88,6 +88,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         if os.getpid() == 1:
             signal.signal(signal.SIGTERM, _end)
+        keep_standard_streams()
         ctx.meta["bearerd.cores"] = keep_private()
         with exit_codes():
             try:
