@@ -39,6 +39,7 @@ from bearerd.core.targets import Route, Tls, Way, parse_route, sort_routes
 from bearerd.daemon import Daemon
 from bearerd.errors import ConfigError
 from bearerd.regime import Regime
+from bearerd.reloads import Reloads
 from bearerd.serving import Hangups
 from bearerd.settings import Loaded
 from bearerd.stores.client_keys import ClientKeyFile
@@ -593,6 +594,8 @@ class TestLogins:
             assert (await refresh).access_token.reveal() == "login-2"
             assert (await another).access_token.reveal() == "login-2"
             await world.ended()
+            assert earlier._closed
+            assert not later._closed
             await later.refresh()
             assert tokens.presented == ["r0", "r1", "r2"]
             assert tokens.refused == 0
@@ -759,6 +762,26 @@ class TestRefused:
 
 
 class TestOneAfterTheOther:
+    async def test_never_two_at_once(self) -> None:
+        under_way, most = 0, 0
+
+        async def once() -> Report:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.01)
+            under_way -= 1
+            return Report()
+
+        reloads = Reloads(once)
+        tasks = set()
+        for _ in range(20):
+            tasks.add(reloads.ask())
+            await asyncio.sleep(0.002)
+        await asyncio.gather(*tasks)
+        assert most == 1
+        assert len(tasks) > 1
+
     async def test_who_asks_while_one_runs_gets_the_next_and_all_of_them_get_one(self) -> None:
         held, begun = threading.Event(), threading.Event()
         base = build({"a": ONE}, parse_route("/", "http://127.0.0.1:9", "a"))
