@@ -20,6 +20,8 @@ from bearerd.core.configuration import Configuration, Limits, Listen, Logging, S
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import parse_route
 from bearerd.daemon import Daemon
+from bearerd.errors import ConfigError
+from bearerd.settings import Loaded
 from callers import ANOTHER, STATIC, connected, running
 from faults import FaultServer, hang, read, refused_port, reply, reset, send, serve, talk, until
 from patience import within
@@ -285,20 +287,51 @@ async def test_lines_of_the_audit_log_that_are_lost(tmp_path: Path) -> None:
     "bearerd_config_last_reload_successful",
     "bearerd_config_last_reload_success_timestamp_seconds",
 )
-async def test_readings_of_the_configuration() -> None:
+async def test_readings_of_the_configuration_and_what_they_leave_as_it_is() -> None:
+    stream = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
     before = time.time()
-    async with running("http://127.0.0.1:9") as daemon:
-        samples = await read_samples(daemon)
-        began = samples["bearerd_config_last_reload_success_timestamp_seconds{}"]
-        assert before <= began <= time.time()
-        assert samples["bearerd_config_last_reload_successful{}"] == 1
-        daemon.meters.reloads.ended(began + 5, ok=True)
-        daemon.meters.reloads.ended(began + 9, ok=False)
-        samples = await read_samples(daemon)
-        assert samples["bearerd_config_last_reload_successful{}"] == 0
-        assert samples["bearerd_config_last_reload_success_timestamp_seconds{}"] == pytest.approx(began + 5)
-        assert samples["bearerd_config_reloads_total{result=accepted}"] == 1
-        assert samples["bearerd_config_reloads_total{result=refused}"] == 1
+    async with FaultServer([read, send(stream), hang], [serve(HI)]) as server:
+        first = Configuration(
+            accounts={"work": Account("work", STATIC)},
+            routes=(parse_route("/", server.url, "work"),),
+            listen=Listen(hosts=("127.0.0.1",), port=0),
+        )
+        following = [first, replace(first, routes=(parse_route("/", f"{server.url}/v2", "work"),))]
+
+        def reread() -> Loaded:
+            if not following:
+                raise ConfigError("a file that is no good")
+            return Loaded(following.pop(), None, (), ())
+
+        daemon = Daemon(first, reread=reread)
+        await daemon.start()
+        try:
+            samples = await read_samples(daemon)
+            began = samples["bearerd_config_last_reload_success_timestamp_seconds{}"]
+            assert before <= began <= time.time()
+            assert samples["bearerd_config_last_reload_successful{}"] == 1
+            async with connected(daemon) as listener, connected(daemon) as client:
+                listener.write("GET / HTTP/1.1")
+                await listener.head()
+                await daemon.reload()
+                client.write("GET / HTTP/1.1")
+                await client.exactly(HI)
+                samples = await until_sample(daemon, "bearerd_requests_total" + CALLS % "code=2xx,", 1)
+                assert samples["bearerd_requests_in_flight{}"] == 1
+                assert samples["bearerd_streams" + CALLS % ""] == 1
+                assert samples["bearerd_config_reloads_total{result=accepted}"] == 1
+                accepted = samples["bearerd_config_last_reload_success_timestamp_seconds{}"]
+                assert accepted > began
+                following.clear()
+                await daemon.reload()
+            samples = await until_sample(daemon, "bearerd_requests_in_flight{}", 0)
+            assert samples["bearerd_requests_total" + CALLS % "code=2xx,"] == 1
+            assert samples["bearerd_requests_total" + CALLS % "code=none,"] == 1
+            assert samples["bearerd_config_last_reload_successful{}"] == 0
+            assert samples["bearerd_config_last_reload_success_timestamp_seconds{}"] == accepted
+            assert samples["bearerd_config_reloads_total{result=refused}"] == 1
+        finally:
+            await daemon.stop(0)
 
 
 # ---------------------------------------------------------------- all of them
