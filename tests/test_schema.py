@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
@@ -237,6 +237,7 @@ def test_the_file_that_is_changed_below_is_good(file: Path) -> None:
     assert problems_of(file, GOOD) == []
 
 
+@settings(deadline=None)
 @given(mutations())
 def test_what_the_schema_refuses_bearerd_refuses_and_the_other_way_round(
     file: Path, document: Document

@@ -69,6 +69,10 @@ class TestNames:
     def test_routes(self, words: tuple[str, ...]) -> None:
         assert complete(*words, "") == ["/", "/openai"]
 
+    def test_what_stands_after_two_dashes_is_a_command_of_somebody_elses(self) -> None:
+        found = ShellComplete(main, {}, "bearerd", "_BEARERD_COMPLETE").get_completions(["exec", "--"], "py")
+        assert [(item.type, item.value) for item in found] == [("file", "py")]
+
     def test_presets(self) -> None:
         assert complete("init", "--provider", "g") == ["github", "gitlab", "google"]
 
