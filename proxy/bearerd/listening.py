@@ -4,13 +4,16 @@ import asyncio
 import errno
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
 from bearerd.errors import CannotListen
 
 WAITING: Final = 1024
 """How many connections the system keeps until they are accepted."""
+# Who has made a Unix socket takes its name away. From Python 3.13 on the event loop would, of one that was handed over too.
+_NAMED: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 _NO_FAMILY: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 _REASONS: Final = {
     errno.EADDRINUSE: "is in use by another program",
@@ -52,7 +55,9 @@ async def accept_from(
     servers = []
     for sock in sockets:
         inet = sock.family in {socket.AF_INET, socket.AF_INET6}
-        create = loop.create_server if inet else loop.create_unix_server
+        create: Callable[..., Awaitable[asyncio.Server]] = (
+            loop.create_server if inet else partial(loop.create_unix_server, **_NAMED)
+        )
         servers.append(await create(build, sock=sock, backlog=1))
         sock.listen(WAITING)  # the system is told the loop's number too
     return servers
