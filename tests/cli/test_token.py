@@ -133,7 +133,10 @@ upstream = "http://127.0.0.1:9"
                 by_socket = await run(*asked)
             by_store = await run(*asked)
         assert (by_socket.status, by_socket.out) == (4, "")
-        assert by_socket.err == "bearerd: the token endpoint says invalid_grant\n"
+        assert by_socket.err == (
+            "bearerd: account work: the token endpoint says invalid_grant; "
+            "give it a new refresh token, or log in where its vault is filled\n"
+        )
         assert (by_store.status, by_store.out) == (4, "")
         assert by_store.err == by_socket.err
 
@@ -340,7 +343,7 @@ class TestStatusOfAll:
             assert "canary" not in table.out
             of_one = await run("status", "-c", one / "bearerd.toml")
             assert of_one.out.count("ACCOUNT") == 1
-            assert of_one.out.startswith("ACCOUNT")
+            assert of_one.out.startswith(f"bearerd on {first.url} and ")
 
     async def test_without_sockets_the_configured_port_is_asked(self, tmp_path: Path, runtime: Path) -> None:
         (runtime / "bearerd").symlink_to(tmp_path)
@@ -349,7 +352,7 @@ class TestStatusOfAll:
         async with RunningDaemon(tmp_path, STATIC.format(token="t")) as daemon:
             asked = write(tmp_path, f"[listen]\nport = {daemon.port}\n{STATIC.format(token='t')}")
             ended = await run("status", "-c", asked)
-            assert ended.out.startswith("ACCOUNT")
+            assert ended.out.startswith(f"bearerd on {daemon.url} and http://[::1]:{daemon.port}\nACCOUNT ")
             assert "running daemons are not asked" in ended.err
             assert json.loads((await run("status", "-c", asked, "--json")).out)["daemons"][0]["accounts"]
         write(tmp_path, f"[listen]\nport = {port}\n{STATIC.format(token='t')}")
