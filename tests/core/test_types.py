@@ -30,6 +30,8 @@ HARMLESS: Final = {
     ("FailureNote", "token"),
     ("Failure", "error"),  # a code of at most 64 characters, compared and never shown
     ("Peer", "key"),  # the name of a client key
+    ("Changes", "added"),  # names of accounts and routes
+    ("Report", "added"),
     ("Page", "body"),  # what a browser is given to show
     ("Problem", "headers"),
     ("Problem", "code"),
