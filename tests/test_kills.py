@@ -166,7 +166,7 @@ async def judge(point: Point, following: Ended, peer: OidcPeer, own_s: float = B
         return "token"
     assert point.lost, following.err
     assert (following.status, following.out) == (4, "")
-    assert following.err.splitlines()[-1] == f"bearerd: {CUT_SHORT}"
+    assert following.err.splitlines()[-1].startswith(f"bearerd: account login: {CUT_SHORT}; ")
     return "login"
 
 

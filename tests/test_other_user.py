@@ -336,8 +336,8 @@ class TestThereFirst:
         assert nobody(made, shared, str(OWNER)) == 0
         async with owned(base, XDG_RUNTIME_DIR="", TMPDIR=str(shared)) as (daemon, _):
             await called(daemon)
-            assert '"event": "control.unavailable"' in daemon.log
             assert list((shared / "theirs").iterdir()) == []
+        assert '"event": "control.unavailable"' in daemon.log
 
     async def test_the_vault_and_its_key(self, base: Path) -> None:
         shared = base / "shared"

@@ -63,6 +63,8 @@ def command(
         loop.run(serving.serve(loaded.configuration, tell, origin, reread))
     except ConfigError as problem:
         raise ConfigError(find_twin(str(problem), loaded.configuration.listen.port) or str(problem)) from None
+    finally:
+        logs.flush()  # an error is the last that is said
 
 
 def warn(text: str, *, lines_only: bool) -> None:
