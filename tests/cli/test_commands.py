@@ -60,10 +60,18 @@ async def demo(*words: str, lines: int = 4, sign: str = "curl") -> AsyncIterator
         assert await process.wait() == 0
 
 
-def handles_sigterm(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
-    return bool(int(caught, 16) >> signal.SIGTERM - 1 & 1)
+@asynccontextmanager
+async def read_by_somebody(fifo: Path) -> AsyncIterator[None]:
+    """Once it is read from. Whoever does gets nothing, and no end."""
+    while True:
+        with suppress(OSError):
+            descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            break
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def two_free_ports() -> int:
@@ -160,15 +168,17 @@ class TestRun:
     ) -> None:
         waits = tmp_path / "nobody-writes.toml"
         os.mkfifo(waits, 0o600)
-        argv = ("unshare", "--pid", "--fork", sys.executable, "-m", "bearerd", "run", "-c", str(waits))
-        process = await asyncio.create_subprocess_exec(*argv, stdin=DEVNULL, stderr=DEVNULL)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        async with asyncio.timeout(60):
-            while not (first := children.read_text().split()) or not handles_sigterm(int(first[0])):
-                assert process.returncode is None
-                await asyncio.sleep(0.01)
-            os.kill(int(first[0]), signal.SIGTERM)
-            assert await process.wait() == 128 + signal.SIGTERM
+        argv = ("unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "bearerd", "run")
+        process = await asyncio.create_subprocess_exec(*argv, "-c", str(waits), stdin=DEVNULL, stderr=DEVNULL)
+        try:
+            async with asyncio.timeout(60), read_by_somebody(waits):
+                first = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
+                os.kill(int(first), signal.SIGTERM)
+                assert await process.wait() == 128 + signal.SIGTERM
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 class TestDemo:
