@@ -137,7 +137,7 @@ token = "the-token"
 [routes."/"]
 upstream = "{url}"
 """
-CALLS: Final = 330
+CALLS: Final = 400
 LONG: Final = "a" * 15_000  # so that these are more than waits in a pipe, and than may wait for it
 
 
