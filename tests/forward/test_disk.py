@@ -153,7 +153,7 @@ async def test_nothing_is_left_of_a_daemon_that_is_killed(tmp_path: Path, folder
 async def test_a_body_is_sent_again_as_it_came(folder: Path, size: int, chunked: bool) -> None:
     body = body_of(size)
     framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
-    async with spooling([serve(NO, HI)]) as (client, server):
+    async with spooling([serve(NO, HI)], [serve(HI)]) as (client, server):  # which a slow disk needs
         wire = b"".join(
             b"%x\r\n%b\r\n" % (len(body[at : at + 9999]), body[at : at + 9999]) for at in range(0, size, 9999)
         )
