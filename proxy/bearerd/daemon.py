@@ -178,7 +178,7 @@ class Daemon:
         self.meters.reloads.began(self._clock.wall())
         if self._control is not None:
             self._control.start(os.environ)
-        self._supervisor.describe(summarise(self.status()))
+        self._tell_supervisor()
         self._log.info("daemon.listening", addresses=self.addresses, socket=configuration.listen.socket)
 
     def _build_first(self, trust: Trust, pseudonym: str, reach: Reach, audit: AuditLog | None) -> Regime:
@@ -355,7 +355,7 @@ class Daemon:
                 removed=report.removed,
                 warnings=report.warnings,
             )
-        self._supervisor.describe(summarise(self.status()))
+        self._tell_supervisor()
         self._supervisor.ready()
         return report
 
@@ -519,10 +519,15 @@ class Daemon:
 
     # ------------------------------------------------------------ told and asked
 
+    def _tell_supervisor(self) -> None:
+        """How the accounts do, if anybody listens."""
+        if self._supervisor.listens:
+            self._supervisor.describe(summarise(self.status()))
+
     def _changed(self, account: str, state: State) -> None:
         self._hook.changed(account, state)
         if not self.health.draining:
-            self._supervisor.describe(summarise(self.status()))
+            self._tell_supervisor()
 
     def _has_started(self) -> bool:
         return self._starting.done() and not self._starting.cancelled() and self._starting.exception() is None
