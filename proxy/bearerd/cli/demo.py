@@ -1,9 +1,6 @@
 """`bearerd demo`: an authorization server, an API that wants its tokens, and bearerd between it and you."""
 
-import asyncio
 import os
-import signal
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -66,7 +63,7 @@ def serve_demo(port: int | None, lifetime_s: int = 60) -> None:
 
 def serve_servers(port: int, secret: Path | None, lifetime_s: int) -> None:
     """Run the authorization server on `port` and the API on the next one, until SIGINT or SIGTERM. Raises BearerdError."""
-    from bearerd import logs, loop
+    from bearerd import logs, loop, serving
     from bearerd.core.configuration import Logging
     from bearerd.core.redaction import Secret
     from bearerd.demo.authorization_server import Lifetimes
@@ -77,7 +74,8 @@ def serve_servers(port: int, secret: Path | None, lifetime_s: int) -> None:
         try:
             async with Demo.start(Lifetimes(access_s=lifetime_s), (port, port + 1), given) as demo:
                 click.echo(f"authorization server {demo.issuer}, API {demo.api_url}")
-                await _until_signal()
+                with serving.Signals() as signals:
+                    await signals.first.wait()
         except OSError as exc:
             reason = os.strerror(exc.errno or 0)
             raise BearerdError(
@@ -87,11 +85,3 @@ def serve_servers(port: int, secret: Path | None, lifetime_s: int) -> None:
     given = None if secret is None else Secret(secret.read_text(encoding="utf-8").strip())
     logs.configure(Logging())
     loop.run(main())
-
-
-async def _until_signal() -> None:
-    ended = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
-            asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    await ended.wait()
