@@ -121,6 +121,7 @@ class Gate(web.Server):
         self._handler = handler
         self.served = 0
         self.finishing = False
+        self.closed = False
         self.fresh_s = FRESH_S
         self.refusals: set[asyncio.Transport] = set()
         self._empty: asyncio.Event | None = None
@@ -210,7 +211,8 @@ class Gate(web.Server):
                     await self._empty.wait()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # as the server has it
-        """Close every connection; what is under way has `timeout` seconds."""
+        """Close every connection; what is under way has `timeout` seconds. One that still comes is closed at once."""
+        self.closed = True
         if self._sending_away is not None:
             self._sending_away.cancel()
         for transport in self.refusals:
@@ -313,6 +315,10 @@ class Client(RequestHandler):
         self.user: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._gate.closed:  # it was on its way when there was still somebody here
+            transport.set_protocol(asyncio.Protocol())
+            cast(asyncio.Transport, transport).abort()
+            return
         problem = self._gate.judge(self, transport)
         if problem is None:
             self.finishing = self._gate.finishing

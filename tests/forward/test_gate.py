@@ -9,17 +9,18 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import pytest
 
 from bearerd.core.accounts import Account, CommandSource, Source, StaticSource
 from bearerd.core.configuration import Configuration, Limits, Listen
+from bearerd.core.guard import Guard
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import parse_route
 from bearerd.daemon import Daemon
 from bearerd.forward.reply import say_no_more
-from bearerd.gate import REFUSALS
+from bearerd.gate import REFUSALS, Door, Gate
 from faults import (
     FaultServer,
     Step,
@@ -869,3 +870,21 @@ async def test_a_connection_that_has_just_been_reset_is_ended_without_complaint(
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         say_no_more(transport)
         transport.abort()
+
+
+async def test_one_that_was_accepted_while_the_others_were_closed_is_closed_too() -> None:
+    async def never(_: object) -> NoReturn:
+        raise AssertionError
+
+    closing = Gate(never, Limits(), 8)
+    await closing.shutdown(0)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.setblocking(False)
+        loop = asyncio.get_running_loop()
+        door = Door(Guard(frozenset(), frozenset(), b""), lambda _: None)
+        transport, _ = await loop.connect_accepted_socket(closing.by(door), ours)
+        assert transport.is_closing()
+        async with within(5):
+            assert await loop.sock_recv(theirs, 1) == b""
+        assert closing.served == 0
