@@ -130,6 +130,12 @@ def test_rounds_are_taken_together_and_compared_with_no_proxy() -> None:
     ]
 
 
+def test_a_round_in_which_the_machine_was_slow_does_not_decide_what_a_call_costs() -> None:
+    load = Load(100_000, 1.0, 100.0, 300.0)
+    (row,) = build_rows([Run("nginx", "many", load, cpu_s) for cpu_s in (1.0, 4.0, 1.2)])
+    assert row.cpu_us == pytest.approx(12.0)
+
+
 def test_memory_is_that_of_all_rounds() -> None:
     load = Load(1000, 1.0, 100.0, 300.0)
     runs = [Run("slow", "streams", load, 0.5, 10.0, 20.0), Run("slow", "streams", load, 0.5, 12.0, 40.0)]

@@ -29,7 +29,6 @@ from bench.tables import OURS, build_tables
 from bench.workloads import UP, WORKLOADS, Workload
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
-ROUNDS: Final = 2
 DURATION_S: Final = 3
 OPEN_FILES: Final = 16_384
 REQUIRED: Final = frozenset({DIRECT, REFERENCE, OURS})
@@ -55,7 +54,7 @@ class Comparison:
                 servers[name] = stack.enter_context(self._proxy(name, upstream))
             self._check(servers, workloads)
             for workload in workloads:
-                for _ in range(ROUNDS):
+                for _ in range(workload.rounds):
                     for name, server in servers.items():
                         self._measure(name, server, workload)
 

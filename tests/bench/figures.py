@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 from typing import Final
 
 REFERENCE: Final = "nginx"
@@ -127,7 +127,7 @@ def family_of(stats: Sequence[Stat], root: int) -> list[Stat]:
 
 
 def build_rows(runs: Sequence[Run]) -> list[Row]:
-    """Calls and CPU add up over the rounds; percentiles of different runs can only be averaged."""
+    """Calls add up over the rounds; CPU per call is the median, percentiles of different runs can only be averaged."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.workload, run.proxy), []).append(run)
@@ -137,14 +137,13 @@ def build_rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def _build_row(runs: Sequence[Run], direct: Sequence[Run]) -> Row:
-    calls = sum(run.load.calls for run in runs)
     return Row(
         runs[0].proxy,
         runs[0].workload,
-        calls / sum(run.load.seconds for run in runs),
+        sum(run.load.calls for run in runs) / sum(run.load.seconds for run in runs),
         fmean(run.load.p50_us for run in runs) - fmean(run.load.p50_us for run in direct),
         fmean(run.load.p99_us for run in runs) - fmean(run.load.p99_us for run in direct),
-        sum(run.cpu_s for run in runs) / calls * 1e6,
+        median(run.cpu_s / run.load.calls for run in runs) * 1e6,
         fmean(run.idle_mib for run in runs),
         fmean(run.held_kib for run in runs),
     )

@@ -10,6 +10,8 @@ Kind = Literal["calls", "bodies", "streams", "sockets"]
 class Workload:
     """Calls of one kind. `tool` is ``wrk`` or a kind of load.go's; `script` tells wrk what else there is to a call.
 
+    `rounds` is how often each proxy has its turn.
+
     The proxies are measured by turns, but for streams and sockets: there each is begun anew, because memory
     that was given back once is taken again.
     """
@@ -21,6 +23,7 @@ class Workload:
     path: str = "/"
     script: str = ""
     body_mib: int = 0
+    rounds: int = 2
 
     @property
     def alone(self) -> bool:
@@ -34,7 +37,7 @@ class Workload:
 
 POST: Final = 'wrk.method = "POST"; wrk.body = string.rep("x", 4096)'
 
-SMALL: Final = Workload("Small GET, 32 connections", "calls", "wrk", 32)
+SMALL: Final = Workload("Small GET, 32 connections", "calls", "wrk", 32, rounds=8)
 COLD: Final = Workload("Small GET, a new connection for each", "calls", "cold")
 ONE_MIB: Final = Workload("Response of 1 MiB, 8 connections", "bodies", "wrk", 8, "/1m", body_mib=1)
 DOWN: Final = Workload("Response of 100 MiB, 1 connection", "bodies", "download", path="/100m", body_mib=100)
