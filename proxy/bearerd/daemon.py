@@ -43,7 +43,7 @@ from bearerd.forward.spool import Disk, SpoolBudget
 from bearerd.front import Front
 from bearerd.gate import Callers, Door, Gate
 from bearerd.hooks import LoginHook
-from bearerd.listening import accept_from, open_sockets
+from bearerd.listening import accept_from, accept_no_more, open_sockets
 from bearerd.local_socket import LocalSocket
 from bearerd.logs import lost_lines
 from bearerd.meters import Meters
@@ -473,7 +473,7 @@ class Daemon:
         calls = self._ground.calls_in_flight
         self._supervisor.describe(f"ends, with {calls} call(s) under way")
         self._log.info("daemon.stopping", calls=calls)
-        self._shut_doors()
+        await self._shut_doors()
         if self._control is not None:
             await self._control.aclose()
         await self._reloads.aclose()
@@ -500,11 +500,10 @@ class Daemon:
         self._log.info("daemon.stopped")
         return kept
 
-    def _shut_doors(self) -> None:
+    async def _shut_doors(self) -> None:
         if self._local is not None:
             self._local.close()
-        for server in self._servers:
-            server.close()
+        await accept_no_more(self._servers)
 
     async def cut_short(self) -> None:
         """In place of the rest of `stop`: nothing is waited for but tokens that have come and are not saved yet."""

@@ -4,7 +4,8 @@ import asyncio
 import errno
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -61,6 +62,22 @@ async def accept_from(
         servers.append(await create(build, sock=sock, backlog=1))
         sock.listen(WAITING)  # the system is told the loop's number too
     return servers
+
+
+async def accept_no_more(servers: Iterable[asyncio.Server]) -> None:
+    """Accept no more. Who has been accepted by now is connected.
+
+    asyncio's own event loop makes the transport of a connection one turn after it has accepted it, and drops the
+    connection where the server was closed in between.
+    """
+    loop = asyncio.get_running_loop()
+    for server in servers:
+        for sock in server.sockets:
+            with suppress(NotImplementedError):  # Windows: accepted and connected in one
+                loop.remove_reader(sock.fileno())
+    await asyncio.sleep(0)
+    for server in servers:
+        server.close()
 
 
 def _open(host: str, port: int) -> socket.socket:

@@ -17,7 +17,7 @@ from bearerd.core.problems import Problem
 from bearerd.core.targets import path_of
 from bearerd.forward.reply import answer_problem
 from bearerd.gate import Door, Gate
-from bearerd.listening import accept_from
+from bearerd.listening import accept_from, accept_no_more
 
 CONNECTIONS: Final = 32
 LIMITS: Final = Limits(header_read_s=5.0, body_idle_s=5.0, keep_alive_s=5.0)
@@ -61,6 +61,5 @@ class ProbeServer:
         return await self._probes.answer(name, head) or answer_problem(_NO_PAGE, head)
 
     async def aclose(self) -> None:
-        for server in self._servers:
-            server.close()
+        await accept_no_more(self._servers)
         await self._gate.shutdown(0)

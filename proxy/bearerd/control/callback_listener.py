@@ -17,7 +17,7 @@ from bearerd.core.problems import Problem
 from bearerd.core.redirects import Place
 from bearerd.core.targets import path_of
 from bearerd.errors import CannotListen, LoginFailed
-from bearerd.listening import accept_from, open_sockets
+from bearerd.listening import accept_from, accept_no_more, open_sockets
 
 Handler = Callable[[Head], Awaitable[web.Response]]
 
@@ -78,8 +78,7 @@ class CallbackListener:
 
     async def aclose(self) -> None:
         """Give the port back; an answer under way is still sent."""
-        for server in self._servers:
-            server.close()
+        await accept_no_more(self._servers)
         if self._server is not None:
             await self._server.shutdown(CUT_OFF_S)
         self._servers, self._server = [], None
