@@ -147,4 +147,4 @@ class Window(Terminal):
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     """In which `bearerd` and `python` are those that the tests run with."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    return os.environ | {"PATH": path} | variables
+    return {**os.environ, "PATH": path, **variables}

@@ -22,9 +22,10 @@ from bearerd.core.configuration import Configuration, Listen, Logging, Store
 from bearerd.core.redaction import Secret
 from bearerd.core.targets import parse_route
 from bearerd.core.tokens import TokenSet
-from bearerd.daemon import Daemon, listen
+from bearerd.daemon import Daemon
 from bearerd.demo.authorization_server import Lifetimes
 from bearerd.demo.world import Demo
+from bearerd.doors import listen
 from bearerd.errors import ConfigError, LoginRequired, TokenUnavailable
 from bearerd.serving import raise_descriptor_limit
 from both_loops import LOOPS
@@ -218,8 +219,8 @@ class TestServing:
     @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for the length of its queue")
     async def test_a_thousand_may_wait_to_be_accepted(self) -> None:
         async with running(configuration(STATIC, "http://[::1]:9")) as daemon:
-            for server in daemon._servers:
-                info = server.sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+            for sock in daemon._doors._inet:
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
                 (most,) = struct.unpack("28xI", info)
                 assert most == 1024
 

@@ -1,16 +1,12 @@
 """The composition root: a configuration becomes managers, a pool, servers; and they end in order."""
 
 import asyncio
-import errno
 import math
 import os
 import secrets
-import socket
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -28,26 +24,21 @@ from bearerd.control.rendezvous import Origin
 from bearerd.control.socket import ControlSocket
 from bearerd.control.status import build_status, summarise
 from bearerd.control.terminal import TerminalLogins
-from bearerd.core.configuration import Configuration, Keys, Listen, Logging
-from bearerd.core.guard import for_socket
+from bearerd.core.configuration import Configuration, Keys, Logging
 from bearerd.core.lifecycle import State
 from bearerd.core.limits import allowed_connections
-from bearerd.core.problems import Problem
 from bearerd.core.reach import Reach, build_reach
-from bearerd.core.redirects import own_address
 from bearerd.core.reloading import Changes, Fate, Name, Report, compare, decide_fate, list_fixed
+from bearerd.doors import Doors
 from bearerd.ending import close_all, save_now
-from bearerd.errors import CannotListen, ConfigError, StoreError
+from bearerd.errors import ConfigError, StoreError
 from bearerd.forward.pool import UpstreamPool
 from bearerd.forward.spool import Disk, SpoolBudget
 from bearerd.front import Front
-from bearerd.gate import Callers, Door, Gate
+from bearerd.gate import Gate
 from bearerd.hooks import LoginHook
-from bearerd.listening import accept_from, accept_no_more, open_sockets
-from bearerd.local_socket import LocalSocket
 from bearerd.logs import lost_lines
 from bearerd.meters import Meters
-from bearerd.peers import TcpUsers, own_users, unix_user
 from bearerd.places import spool_folder
 from bearerd.ports import Clock
 from bearerd.privacy import frames
@@ -66,21 +57,6 @@ from bearerd.trust import Trust
 
 CUT_OFF_S: Final = 0.1  # for the server to end what the drain has not
 END_S: Final = 2.0  # for what earlier configurations had, once their calls have ended
-_NOT_BY_TCP: Final = Problem(
-    403,
-    "peer_refused",
-    "this connection is of another user than the one that runs bearerd, or it is not known of which; "
-    'call as that user, or by a socket that lets yours in (listen.socket_uids), or set listen.peer_uid to "any"',
-    "http_request_denied",
-    close=True,
-)
-_NOT_BY_SOCKET: Final = Problem(
-    403,
-    "peer_refused",
-    "this socket is for the user that runs bearerd and for those in listen.socket_uids; add your own there, or call as one of them",
-    "http_request_denied",
-    close=True,
-)
 
 
 class Daemon:
@@ -119,12 +95,8 @@ class Daemon:
         self._ends: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Task[None]
         self._beginning: asyncio.Task[None] | None = None  # of accounts that came later
-        self._servers: list[asyncio.Server] = []
+        self._doors = Doors(configuration.listen, self._handed)
         self._server: Gate | None = None
-        self._doors: tuple[Door, Door, Door]  # near, far, by the socket
-        self._callers: Callers | None = None
-        self._users: TcpUsers | None = None
-        self._local: LocalSocket | None = None
         self._browsers: BrowserLogins
         self._control: ControlSocket | None = None
         self._telemetry: Telemetry | None = None
@@ -133,8 +105,6 @@ class Daemon:
         self._probes = Probes(self.health, MetricsPage(self.meters, self._read))
         self._prober = ProbeServer(self._probes)
         self._ground: Ground
-        self.probes_port = 0
-        self.port = configuration.listen.port
 
     @property
     def _front(self) -> Front:
@@ -142,14 +112,19 @@ class Daemon:
         return self._regime.front
 
     @property
+    def port(self) -> int:
+        """For calls."""
+        return self._doors.port
+
+    @property
+    def probes_port(self) -> int:
+        """For probes alone; 0 where they have no address of their own."""
+        return self._doors.probes_port
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """The base URLs under which clients reach this daemon by TCP."""
-        return tuple(
-            f"http://{_host(listening)}"
-            for server in self._servers
-            for listening in server.sockets
-            if listening.family in {socket.AF_INET, socket.AF_INET6}
-        )
+        return self._doors.addresses
 
     # ------------------------------------------------------------ start
 
@@ -160,11 +135,8 @@ class Daemon:
         await asyncio.to_thread(_check_files, configuration, trust)
         pseudonym = f"bearerd-{secrets.token_hex(8)}"
         with ExitStack() as opened:
-            sockets = self._listen(opened)
-            reach = self._build_reach(configuration, pseudonym, hidden=not sockets)
-            self._callers = self._tcp_callers(sockets, opened)
-            local = self._listen_locally(opened)
-            probes = self._listen_for_probes(opened)
+            self._doors.open(opened)
+            reach = self._build_reach(configuration, pseudonym)
             audit = await self._open_audit(configuration.log)
             self._telemetry = await self._open_telemetry()
             opened.pop_all()
@@ -172,9 +144,10 @@ class Daemon:
             self._holdings.tracer = Tracer(self._telemetry, self._clock)
         regime = self._build_first(trust, pseudonym, reach, audit)
         self._put_in_force(regime)
-        self._servers = await self._accept(sockets, local)
+        assert self._server is not None  # noqa: S101  # it was built just now
+        await self._doors.accept(self._server, reach.guard, regime.build_judge)
         self._starting = asyncio.create_task(self._start_all(regime))
-        await self._prober.listen(probes)
+        await self._prober.listen(self._doors.probes)
         self.meters.reloads.began(self._clock.wall())
         if self._control is not None:
             self._control.start(os.environ)
@@ -190,7 +163,6 @@ class Daemon:
         self._ground = self._build_ground(trust, pseudonym)
         self._pool = self._ground.pool
         self._regime = regime = Regime(self._ground, configuration, reach, holdings, audit)
-        self._doors = self._build_doors(regime)
         most = self._allow_connections(configuration)
         self._server = Gate(regime.front, configuration.limits, most, regime.front.begin, self.meters)
         if self._origin is not None:
@@ -211,88 +183,13 @@ class Daemon:
             self._holdings.tracer,
         )
 
-    def _build_doors(self, regime: Regime) -> tuple[Door, Door, Door]:
-        """Other machines' clients are known by their keys: whose they are there is nobody's to tell here."""
-        guard = regime.reach.guard
-        judge = regime.build_judge(guard)
-        by_socket = for_socket(guard)
-        return (
-            Door(guard, judge, self._callers),
-            Door(guard, judge),
-            Door(by_socket, regime.build_judge(by_socket), self._socket_callers()),
-        )
-
-    async def _accept(
-        self, sockets: Sequence[socket.socket], local: socket.socket | None
-    ) -> list[asyncio.Server]:
-        assert self._server is not None  # noqa: S101  # it was built just now
-        near, far, by_socket = (self._server.by(door) for door in self._doors)
-        servers = await accept_from([sock for sock in sockets if _is_near(sock)], near)
-        servers += await accept_from([sock for sock in sockets if not _is_near(sock)], far)
-        return servers + await accept_from([] if local is None else [local], by_socket)
-
-    def _listen(self, opened: ExitStack) -> list[socket.socket]:
-        sockets = list(self._handed.inet) if self._handed else listen(self._configuration.listen)
-        for sock in sockets:
-            opened.callback(sock.close)
-        if sockets:
-            self.port = sockets[0].getsockname()[1]
-        return sockets
-
-    def _listen_for_probes(self, opened: ExitStack) -> list[socket.socket]:
-        settings = self._configuration.listen.probes
-        if settings is None:
-            return []
-        host, port = settings
-        try:
-            sockets = open_sockets((host,), port)
-        except CannotListen as problem:
-            raise ConfigError(f"listen.probes: {problem}; choose another") from None
-        if not sockets:
-            raise ConfigError(f"listen.probes: this machine has no {host}; use 127.0.0.1")
-        opened.callback(sockets[0].close)
-        self.probes_port = sockets[0].getsockname()[1]
-        return sockets
-
-    def _listen_locally(self, opened: ExitStack) -> socket.socket | None:
-        settings = self._configuration.listen
-        if settings.socket is None:
-            return None
-        if self._handed.unix is not None:  # its name is the service manager's to take away
-            return opened.enter_context(self._handed.unix)
-        self._local = LocalSocket(Path(settings.socket), settings.socket_mode)
-        opened.callback(self._local.close)
-        try:
-            return opened.enter_context(self._local.open())
-        except CannotListen as problem:
-            raise ConfigError(f"listen.socket: {problem}") from None
-
-    def _build_reach(self, configuration: Configuration, pseudonym: str, *, hidden: bool) -> Reach:
+    def _build_reach(self, configuration: Configuration, pseudonym: str) -> Reach:
         """Raises ConfigError."""
         try:
             reach = build_reach(configuration, self.port, pseudonym)
         except ValueError as problem:
             raise ConfigError(str(problem)) from None
-        return reach.hidden() if hidden and not configuration.listen.public_url else reach
-
-    def _tcp_callers(self, sockets: Sequence[socket.socket], opened: ExitStack) -> Callers | None:
-        """Those who may connect by TCP; None for all, which is said where it is not what was wanted."""
-        if not sockets or self._configuration.listen.peer_uid == "any":
-            return None
-        if sys.platform != "linux":
-            self._log.warning("peer.unknown", because="this system does not tell whose a connection is")
-            return None
-        self._users = TcpUsers.open(sockets[0])
-        if self._users is None:
-            raise ConfigError(
-                "listen.peer_uid: this system does not tell whose a connection is, by sock_diag or in /proc/net/tcp; "
-                'mend that, use listen.socket with listen.hosts = [], or set it to "any"'
-            )
-        opened.callback(self._users.close)
-        return Callers(self._users.of, own_users(), _NOT_BY_TCP)
-
-    def _socket_callers(self) -> Callers:
-        return Callers(unix_user, own_users() | self._configuration.listen.socket_uids, _NOT_BY_SOCKET)
+        return reach if self.addresses or configuration.listen.public_url else reach.hidden()
 
     async def _open_telemetry(self) -> Telemetry | None:
         log = self._configuration.log
@@ -389,7 +286,7 @@ class Daemon:
         earlier, ground = self._regime, self._ground
         _check_fixed(self._configuration, configuration)
         await asyncio.to_thread(_check_files, configuration, ground.trust)
-        reach = self._build_reach(configuration, ground.pseudonym, hidden=not self.addresses)
+        reach = self._build_reach(configuration, ground.pseudonym)
         if self._holdings.needs_key(configuration.accounts.values()):
             await self._holdings.vault.ready()
         same_audit = configuration.log.audit == self._configuration.log.audit
@@ -427,8 +324,7 @@ class Daemon:
         if regime.audit is not None:
             regime.audit.required = configuration.log.audit_required
         self._regime, self._configuration = regime, configuration
-        for door, now in zip(self._doors, self._build_doors(regime), strict=True):
-            door.guard, door.judge = now.guard, now.judge
+        self._doors.turn_to(reach.guard, regime.build_judge)
         self._server.turn_to(front, configuration.limits, self._allow_connections(configuration), front.begin)
         self.logins.turn_to(regime.parties)
         self._browsers.turn_to(reach.landings, reach.guard)
@@ -473,7 +369,7 @@ class Daemon:
         calls = self._ground.calls_in_flight
         self._supervisor.describe(f"ends, with {calls} call(s) under way")
         self._log.info("daemon.stopping", calls=calls)
-        await self._shut_doors()
+        await self._doors.shut()
         if self._control is not None:
             await self._control.aclose()
         await self._reloads.aclose()
@@ -483,8 +379,7 @@ class Daemon:
         if self._server is not None:
             limit_s = self._configuration.limits.drain_s if drain_s is None else drain_s
             await _drain(self._server, regimes, limit_s)
-        if self._users is not None:
-            self._users.close()
+        self._doors.close()
         await _give_up({self._starting} if self._beginning is None else {self._starting, self._beginning})
         await self._browsers.aclose()
         await self._hook.aclose()
@@ -499,11 +394,6 @@ class Daemon:
         await self.health.aclose()
         self._log.info("daemon.stopped")
         return kept
-
-    async def _shut_doors(self) -> None:
-        if self._local is not None:
-            self._local.close()
-        await accept_no_more(self._servers)
 
     async def cut_short(self) -> None:
         """In place of the rest of `stop`: nothing is waited for but tokens that have come and are not saved yet."""
@@ -633,36 +523,6 @@ def check_keys(settings: Keys) -> None:
         load_needed(settings)
     except StoreError as problem:
         raise ConfigError(f"keys: {problem}") from None
-
-
-def listen(settings: Listen) -> list[socket.socket]:
-    """Bind every address, all on one port; none where there are no `hosts`. Raises ConfigError."""
-    try:
-        sockets = open_sockets(settings.hosts, settings.port)
-    except CannotListen as problem:
-        raise ConfigError(f"listen.port: {problem}{_CURES.get(problem.number, _ANOTHER_PORT)}") from None
-    if settings.hosts and not sockets:
-        raise ConfigError(
-            f"listen.hosts: this machine has none of {', '.join(settings.hosts)}; use 127.0.0.1"
-        )
-    return sockets
-
-
-_ANOTHER_PORT: Final = "; choose another with --port or listen.port"
-_CURES: Final = {
-    errno.EADDRINUSE: "; stop it, or choose another with --port or listen.port",
-    errno.EACCES: "; choose a port above 1023 with --port or listen.port",
-}
-
-
-def _is_near(listening: socket.socket) -> bool:
-    return ip_address(listening.getsockname()[0]).is_loopback
-
-
-def _host(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    host = own_address(host)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def descriptor_limit() -> float:
