@@ -3,6 +3,7 @@
 A row is known by its section and its first cell; one of the answers by its codes.
 """
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,10 @@ DOCUMENT: Final = (TESTS.parent / "docs" / "http.md").read_text(encoding="utf-8"
 
 COVERED: Final = {
     "To the request": {
-        "target": "wire/test_corpora.py: a_target_goes_upstream_byte_for_byte, a_target_goes_after_the_base_path",
+        "version": "wire/test_corpora.py: a_request_that_two_could_read_in_two_ways_goes_nowhere;"
+        " forward/test_gate.py: via_names_the_protocol_that_came_in",
+        "target": "wire/test_corpora.py: a_target_goes_upstream_byte_for_byte, a_target_goes_after_the_base_path,"
+        " an_absolute_target_of_ours_is_its_path, a_target_that_is_none_goes_nowhere",
         "`Host`": "wire/test_corpora.py: fields_go_upstream_as_they_are",
         "`access_token` in the query": "forward/test_gate.py: a_token_in_the_query_is_refused,"
         " a_token_in_the_query_where_the_route_allows_it",
@@ -137,6 +141,7 @@ COVERED: Final = {
         "`peer_refused`": "forward/test_strangers.py: they_are_told_why_and_what_to_do",
         "`origin_refused`": "wire/test_corpora.py: fields_that_are_refused",
         "`worker_refused`": "forward/test_sandbox.py: no_worker_is_installed",
+        "`form_refused`": "control/test_login.py: threat_17_a_token_of_nobody_or_of_another_browser",
         "`token_in_query`": "forward/test_gate.py: a_token_in_the_query_is_refused",
         "`no_route`, `no_such_page`": "forward/test_handler.py: no_route_takes_the_path, control_pages_are_never_forwarded",
         "`method_refused`": "forward/test_gate.py: a_request_that_is_refused",
@@ -148,6 +153,8 @@ COVERED: Final = {
         "`upstream_broken`": "forward/test_handler.py: an_upstream_that_breaks, problems_of_our_own",
         "`token_unavailable`": "forward/test_handler.py: no_token_to_be_had",
         "`login_required`": "test_end_to_end.py: a_login_that_ended_says_so_and_asks_the_server_no_more",
+        "`audit_unavailable`": "forward/test_audited.py:"
+        " while_it_cannot_be_written_calls_go_on_unless_it_is_required",
         "`too_many_connections`": "forward/test_gate.py: no_more_connections_than_allowed",
         "`upstream_timeout`": "forward/test_handler.py: an_upstream_that_cannot_be_reached_in_time,"
         " an_upstream_that_falls_silent_before_its_answer",
@@ -172,6 +179,22 @@ def named(tests: str) -> Iterator[tuple[Path, str]]:
         file, _, names = part.partition(": ")
         for name in names.split(","):
             yield TESTS / file, f"test_{name.strip()}"
+
+
+def codes() -> Iterator[str]:
+    """The codes that the program's problems are made with, where they stand there as they are."""
+    for path in (TESTS.parent / "proxy" / "bearerd").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem":
+                yield from (str(word.value) for word in node.args[1:2] if isinstance(word, ast.Constant))
+
+
+def test_every_code_has_a_row() -> None:
+    rows = DOCUMENT.partition("## Answers of bearerd's own")[2]
+    written = set(re.findall(r"`([a-z_]+)`", " ".join(re.findall(r"(?m)^\| \d+ \| ([^|]*) \|", rows))))
+    found = set(codes())
+    assert len(found) > 20
+    assert not found - written, "codes without a row"
 
 
 def test_every_row_has_its_tests() -> None:
