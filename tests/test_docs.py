@@ -12,8 +12,10 @@ from pydantic_core import PydanticUndefined
 
 from bearerd.cli import main
 from bearerd.cli.table import Screen, format_all
-from bearerd.core.lifecycle import NEVER_LOGGED_IN
+from bearerd.core.lifecycle import NEVER_LOGGED_IN, Policy, advisory_at, mandatory_at
 from bearerd.core.problems import no_token, problem_body
+from bearerd.core.redaction import Secret
+from bearerd.core.tokens import TokenSet
 from bearerd.errors import LoginRequired
 from bearerd.places import CONFIG_VARIABLE, default_path
 from bearerd.settings import load
@@ -246,3 +248,21 @@ def test_each_line_of_the_doctor_is_explained() -> None:
     folder = PROJECT / "proxy" / "bearerd" / "doctor"
     sources = "".join(path.read_text() for path in folder.glob("*.py"))
     assert explained == set(re.findall(r'(?:Level\.[A-Z]+|\blevel),\s*"([a-z]+)",', sources))
+
+
+def seconds(text: str) -> list[float]:
+    units = {"s": 1.0, "min": 60.0, "hour": 3600.0, "day": 86_400.0}
+    return [float(number) * units[unit] for number, unit in re.findall(r"([\d.]+) (s|min|hour|day)\b", text)]
+
+
+def test_refresh_windows_are_as_shown() -> None:
+    concepts = (PROJECT / "docs" / "concepts.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| (\d+ \w+) \| (.*) \| (.*) \|$", concepts)
+    assert len(rows) == 4
+    policy = Policy(renewable=True)
+    for whole, window, last in rows:
+        [life] = seconds(whole)
+        token = TokenSet(1, Secret("made-up"), 0.0, life)
+        begins = [life - advisory_at(token, jitter, policy) for jitter in (0.0, 1.0)]
+        assert seconds(window) == pytest.approx(begins)
+        assert seconds(last) == pytest.approx([life - mandatory_at(token, policy)])

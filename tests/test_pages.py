@@ -3,15 +3,24 @@
 import re
 import shutil
 import subprocess
+from typing import get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from bearerd.core.lifecycle import Event, NoToken, Policy, State, transition
+from bearerd.settings.documentation import load_document, parse_document
 from pages import PROJECT, build_pages
 from pages.commands import Command
+from pages.drawing import draw
 from pages.markdown import build_reference
 from pages.roff import escape, fill, mark
+from pages.settings import build_settings
+from pages.states import INSTANTS, POLICIES, WORDS, read_events, read_phases, read_states
 
 PAGES = build_pages()
+DRAWN = read_states()
 MANUAL = sorted(name for name in PAGES if name.startswith("docs/man/"))
 
 
@@ -55,3 +64,38 @@ def test_what_markdown_would_take_for_a_mark_is_text() -> None:
     assert "\nA \\* b.\n" in page
     assert "```text\nc\nd\n```" in page
     assert "| `--e [f\\|g]` | H\\_i. |" in page
+
+
+def test_a_setting_that_is_not_documented_is_missed() -> None:
+    document = load_document()
+    row = re.compile(r"(?m)^\| `drain` .*\n")
+    assert row.search(document)
+    with pytest.raises(KeyError, match="drain"):
+        build_settings(parse_document(row.sub("", document)))
+
+
+def test_every_event_has_its_words() -> None:
+    assert set(WORDS) == set(get_args(Event))
+
+
+def test_a_step_that_is_not_drawn_is_missed() -> None:
+    steps = read_states() | read_phases()
+    assert draw(steps)
+    with pytest.raises(ValueError, match=r"differ: \[\('Active', 'NoToken'\)\]"):
+        draw(steps | {("Active", "NoToken"): ["a miracle"]})
+    with pytest.raises(ValueError, match=r"differ: \[\('Backoff', 'Idle'\)\]"):
+        draw({pair: words for pair, words in steps.items() if pair != ("Backoff", "Idle")})
+
+
+@settings(deadline=None)
+@given(
+    policy=st.sampled_from(POLICIES),
+    choices=st.lists(st.tuples(st.integers(0, 99), st.sampled_from(INSTANTS))),
+)
+def test_no_history_takes_a_step_that_is_not_drawn(policy: Policy, choices: list[tuple[int, float]]) -> None:
+    state: State = NoToken()
+    for choice, now in choices:
+        events = list(read_events(state))
+        after, _ = transition(state, events[choice % len(events)], now, policy)
+        assert type(after) is type(state) or (type(state).__name__, type(after).__name__) in DRAWN
+        state = after

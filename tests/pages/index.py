@@ -1,4 +1,7 @@
-"""The order of the documentation: what lists in docs/index.md, and in an index.md that those name, begin their items with."""
+"""The order of the documentation: the pages that docs/index.md lists, and those that an index.md among them does.
+
+A page is listed by a link at the beginning of a list's item, or alone in the last cell of a table's row.
+"""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _HEADING: Final = re.compile(r"(?m)^## (.+)$")
-_ENTRY: Final = re.compile(r"(?m)^- \[([^\]]+)\]\(([^)#]+\.md)\)")
+_ENTRY: Final = re.compile(r"(?m)^(?:- |\|.*\| )\[([^\]]+)\]\(([^)#]+\.md)\)(?=:| \||$)")
 
 
 @dataclass(frozen=True, slots=True)
