@@ -18,23 +18,27 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(PROJECT))
 
 
-def text_of(page: Path) -> str:
+def text_of(page: str) -> str:
     """What is text in a page: its code blocks are not."""
-    return re.sub(r"(?ms)^( *)```.*?^\1```", "", page.read_text(encoding="utf-8"))
+    return re.sub(r"(?ms)^( *)```.*?^\1```", "", page)
+
+
+def read(page: Path) -> str:
+    return text_of(page.read_text(encoding="utf-8"))
 
 
 def anchors(page: Path) -> set[str]:
     """As the repository's viewer makes them: lower case, hyphens for spaces, nothing else but letters and underscores."""
-    headings = re.findall(r"(?m)^#+ (.+)$", text_of(page))
+    headings = re.findall(r"(?m)^#+ (.+)$", read(page))
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def links(page: Path) -> list[str]:
-    return [link for link in LINK.findall(text_of(page)) if not re.match(r"[a-z]+:", link)]
+    return [link for link in LINK.findall(read(page)) if not re.match(r"[a-z]+:", link)]
 
 
 def addresses(page: Path) -> list[str]:
-    return re.findall(r"(?:\]\(|<)([a-z]+:[^)>\s]*)[)>]", text_of(page))
+    return re.findall(r"(?:\]\(|<)([a-z]+:[^)>\s]*)[)>]", read(page))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
