@@ -107,6 +107,10 @@ class TestEach:
 class TestQuirks:
     """What each provider's documentation says and an account without it would stumble over."""
 
+    def test_the_generic_one(self, tmp_path: Path) -> None:
+        """Without consent a server may ignore offline_access (OpenID Connect Core 1.0 section 11)."""
+        assert source_of(tmp_path, "oidc").authorization_params == (("prompt", "consent"),)
+
     def test_google(self, tmp_path: Path) -> None:
         source = source_of(tmp_path, "google")
         assert source.issuer == "https://accounts.google.com"
