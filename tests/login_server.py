@@ -19,6 +19,7 @@ class LoginServer:
 
     `token_requests` and `revoked` are what arrived; `error` is what the token endpoint says instead of tokens. The
     person is called `subject`, and sent to `authorization_endpoint` where that is given. With `denial` nobody is let in, for that reason. `valid` are the access tokens in force.
+    Without `lasting` there are no refresh tokens.
     """
 
     def __init__(self, *, subject: str = "someone@example.com", names_itself: bool = False) -> None:
@@ -30,6 +31,7 @@ class LoginServer:
         self.denial: tuple[str, str] | None = None
         self.authorization_endpoint: str | None = None
         self.lifetime_s = 600
+        self.lasting = True
         self.valid: set[str] = set()
         self._codes: dict[str, tuple[str, str | None]] = {}  # to challenge and nonce
         application = web.Application()
@@ -96,8 +98,9 @@ class LoginServer:
             "access_token": token,
             "token_type": "Bearer",
             "expires_in": self.lifetime_s,
-            "refresh_token": canaries.make("refresh"),
         }
+        if self.lasting:
+            reply["refresh_token"] = canaries.make("refresh")
         if nonce is not None:
             reply["id_token"] = self._id_token(str(form["client_id"]), nonce)
         return web.json_response(reply)

@@ -1,6 +1,7 @@
 """`login`, as a person at a terminal meets it: by itself and at a running daemon, and with everything that goes wrong."""
 
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -228,6 +229,17 @@ class TestAlone:
             terminal.type(await approve(await terminal.until(ADDRESS)) + "\n")
             assert await terminal.end() == 0
             assert "bearerd: work is logged in as some[2Jone; its" in terminal.shown
+
+    async def test_a_login_that_nothing_can_renew_is_called_so(self, server: LoginServer, file: Path) -> None:
+        server.lasting = False
+        async with Terminal("login", "-c", file, "--no-browser") as terminal:
+            terminal.type(await approve(await terminal.until(ADDRESS)) + "\n")
+            assert await terminal.end() == 0
+            said = terminal.shown.splitlines()[-1]
+        assert re.fullmatch(
+            r"bearerd: work is logged in as someone@example\.com until 2\S+: the server gave no refresh token; .*, then log in again",
+            said,
+        )
 
     async def test_a_server_that_gives_no_tokens(self, server: LoginServer, file: Path) -> None:
         server.error = "server_error"

@@ -39,7 +39,7 @@ BASE: Final = "http://127.0.0.1:6750"
 LANDING: Final = Landing(f"{BASE}/-/callback", BASE, "/-/callback")
 SOURCE: Final = OAuthSource(Grant.AUTHORIZATION_CODE, "cli", issuer=ISSUER)
 ASK: Final = {"do": "login", "account": "work", "config": ORIGIN.file, "overrides": "", "way": "paste"}
-DONE: Final = {"done": {"account": "work", "subject": "someone", "expires_at": 1_000_600.0}}
+DONE: Final = {"done": {"account": "work", "subject": "someone", "expires_at": 1_000_600.0, "problem": None}}
 AT_OUR_PAGE: Final = {"login": {"url": f"{BASE}/-/login/work"}}
 GIVEN_UP: Final = {"error": {"kind": "login_failed", "text": ABANDONED}}
 TOO_MANY: Final = {

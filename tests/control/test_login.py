@@ -40,6 +40,16 @@ class TestLogin:
             assert (await browser.go(made.url + unescape(refresh[1]))).status == 200
             assert made.server.token_requests == 1
 
+    async def test_what_nothing_can_renew_is_called_so(self) -> None:
+        async with world() as made, Browser() as browser:
+            made.server.lasting = False
+            assert (
+                "It ends with its first token: the server gave no refresh token;"
+                in (await made.log_in(browser)).text
+            )
+            made.server.lasting = True
+            assert "first token" not in (await made.log_in(browser)).text
+
     async def test_the_only_account_needs_no_name(self) -> None:
         async with world() as made, Browser() as browser:
             assert (await made.begin(browser, "/-/login")).startswith(made.server.issuer)

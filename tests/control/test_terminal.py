@@ -44,7 +44,7 @@ BASE: Final = "http://127.0.0.1:6750"
 LANDING: Final = Landing(f"{BASE}/-/callback", BASE, "/-/callback")
 SOURCE: Final = OAuthSource(Grant.AUTHORIZATION_CODE, "cli", issuer=ISSUER)
 NOT_HERE: Final = "account {} is not one that a person may log in to here; log in where its vault is filled, or see its grant and login with: bearerd config show"
-DONE: Final = {"done": {"account": "work", "subject": "someone", "expires_at": 1_000_600.0}}
+DONE: Final = {"done": {"account": "work", "subject": "someone", "expires_at": 1_000_600.0, "problem": None}}
 DEVICE: Final = {
     "device": {
         "verification_uri": f"{ISSUER}/go",

@@ -79,10 +79,13 @@ def find_only(path: Path | None) -> str:
 def tell_done(done: Mapping[str, Any]) -> None:
     who = f" as {done['subject']}" if done.get("subject") else ""
     expiry = datetime.fromtimestamp(done["expires_at"], UTC).isoformat(timespec="seconds")
-    click.echo(
-        f"bearerd: {done['account']} is logged in{who}; its token expires at {expiry} and is renewed by itself",
-        err=True,
+    problem = done.get("problem")
+    end = (
+        f" until {expiry}: {problem}"
+        if problem
+        else f"; its token expires at {expiry} and is renewed by itself"
     )
+    click.echo(f"bearerd: {done['account']} is logged in{who}{end}", err=True)
 
 
 async def log_in(name: str, path: Path | None, way: str) -> Mapping[str, Any]:

@@ -42,6 +42,7 @@ def build_done(done: LoggedIn) -> Page:
     return build_message(
         "You are logged in",
         paragraph("Account ", element("strong", done.account), " is logged in", *who, "."),
+        *([paragraph("It ends with its first token: ", done.problem, ".")] if done.problem else []),
         build_actions(build_button("To the status page" if home else "Continue", done.return_to)),
         paragraph("This page goes on by itself in a moment.", class_="soft small"),
         mark=TICK,

@@ -160,7 +160,14 @@ def build_device(device: DeviceAuthorization) -> Reply:
 
 
 def build_done(done: LoggedIn) -> Reply:
-    return {"done": {"account": done.account, "subject": done.subject, "expires_at": done.expires_at}}
+    return {
+        "done": {
+            "account": done.account,
+            "subject": done.subject,
+            "expires_at": done.expires_at,
+            "problem": done.problem,
+        }
+    }
 
 
 def build_logged_out(report: LogoutReport) -> Reply:

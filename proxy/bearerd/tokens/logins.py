@@ -41,6 +41,10 @@ NOT_YOURS: Final = "this login was begun elsewhere and can only end there; begin
 EXPIRED: Final = "the login was not finished within ten minutes; begin again"
 REPLACED: Final = "another login of this account was begun meanwhile; go on with that one"
 ABANDONED: Final = "the login was given up where it was begun; begin again"
+SHORT_LIVED: Final = (
+    "the server gave no refresh token; for a login that lasts, add offline_access to scopes, or what this server calls it, and "
+    'authorization_params = { prompt = "consent" }, then log in again'
+)
 GIVEN_UP: Final = "the account was logged out meanwhile; begin again"
 NO_STATE: Final = "the server wants its address checked: paste the whole address, not the code alone"
 RECONFIGURED: Final = "the configuration of this account has changed meanwhile; log in again"
@@ -61,12 +65,16 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
-    """A login at its end, its tokens in the store. `expires_at` is the access token's, in epoch seconds."""
+    """A login at its end, its tokens in the store. `expires_at` is the access token's, in epoch seconds.
+
+    `problem` says why the login ends then, if it cannot be renewed, and what would mend that.
+    """
 
     account: str
     subject: str | None
     expires_at: float
     return_to: str = "/-/"
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +299,8 @@ class Logins:
         return self._succeeded(account, outcome, return_to)
 
     def _succeeded(self, account: str, token: TokenSet, return_to: str) -> LoggedIn:
-        done = LoggedIn(account, token.subject, token.expires_at, return_to)
+        problem = None if token.refresh_token else SHORT_LIVED
+        done = LoggedIn(account, token.subject, token.expires_at, return_to, problem)
         for watcher in self._watchers.get(account, ()):
             if not watcher.done():
                 watcher.set_result(done)
