@@ -13,7 +13,6 @@ from bearerd.settings import Loaded, load
 from bearerd.settings.documentation import load_document
 from bearerd.settings.presets import (
     Question,
-    find_folder,
     list_questions,
     load_presets,
     name_account,
@@ -22,6 +21,7 @@ from bearerd.settings.presets import (
     replace_part,
     replace_value,
 )
+from bearerd.shipped import find_shipped
 
 PROJECT = Path(__file__).parent.parent
 PRESETS = load_presets()
@@ -50,7 +50,7 @@ def source_of(folder: Path, name: str) -> OAuthSource:
 
 def test_there_is_one_for_each_of_these() -> None:
     assert list(PRESETS) == NAMES
-    assert find_folder() == PROJECT / "config" / "providers"
+    assert find_shipped("providers") == PROJECT / "config" / "providers"
 
 
 @pytest.mark.parametrize("name", NAMES)

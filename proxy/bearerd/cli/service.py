@@ -13,9 +13,9 @@ from typing import Final, Protocol
 
 import click
 
-import bearerd
 from bearerd.cli import config_option
 from bearerd.errors import BearerdError, NotConfigured
+from bearerd.shipped import find_shipped
 
 UNIT: Final = "bearerd.service"
 LABEL: Final = "bearerd"
@@ -55,7 +55,7 @@ class Systemd:
         self.path = folder / "systemd" / "user" / UNIT
 
     def build(self, argv: Sequence[str]) -> bytes:
-        text = (find_units() / UNIT).read_text(encoding="utf-8")
+        text = (find_shipped("units") / UNIT).read_text(encoding="utf-8")
         text = text[text.index("[Unit]") :]
         reload = ["reload" if word == "run" else word for word in argv]
         for key, words in (("ExecStart", argv), ("ExecReload", reload)):
@@ -116,13 +116,6 @@ class Launchd:
 
     def ask(self) -> Sequence[str]:
         return "launchctl", "print", f"{self._session}/{LABEL}"
-
-
-def find_units() -> Path:
-    """In the package where that was built, in the project where it is run from there."""
-    package = Path(bearerd.__file__).parent
-    built = package / "units"
-    return built if built.is_dir() else package.parent.parent / "config" / "systemd" / "user"
 
 
 def quote(word: str) -> str:

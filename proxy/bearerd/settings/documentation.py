@@ -4,10 +4,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-import bearerd
+from bearerd.shipped import find_shipped
 
 NOTHING: Final = object()
 _SECTION: Final = re.compile(r"(?m)^## `\[(\w+)[^`]*`\n")
@@ -51,11 +50,8 @@ class Section:
 
 
 def load_document() -> str:
-    """docs/configuration.md: in the package where that was built, in the project where it is run from there."""
-    package = Path(bearerd.__file__).parent
-    built = package / "configuration.md"
-    path = built if built.exists() else package.parent.parent / "docs" / "configuration.md"
-    return path.read_text(encoding="utf-8")
+    """docs/configuration.md. Raises BearerdError where it was not installed."""
+    return find_shipped("configuration.md").read_text(encoding="utf-8")
 
 
 def parse_document(text: str) -> dict[str, Section]:

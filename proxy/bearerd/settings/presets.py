@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import bearerd
 from bearerd.settings.problems import setting_name
+from bearerd.shipped import find_shipped
 
 ACCOUNT: Final = "work"
 SECRET: Final = "client_secret_file"  # noqa: S105  # the name of a key
@@ -47,17 +47,10 @@ class Question:
 
 
 def load_presets(folder: Path | None = None) -> dict[str, Preset]:
-    """All presets by name."""
-    files = sorted((folder or find_folder()).glob("*.toml"))
+    """All presets by name. Raises BearerdError where they were not installed."""
+    files = sorted((folder or find_shipped("providers")).glob("*.toml"))
     texts = {file.stem: file.read_text(encoding="utf-8") for file in files}
     return {name: Preset(name, _first_line(text), text) for name, text in texts.items()}
-
-
-def find_folder() -> Path:
-    """In the package where that was built, in the project where it is run from there."""
-    package = Path(bearerd.__file__).parent
-    built = package / "providers"
-    return built if built.is_dir() else package.parent.parent / "config" / "providers"
 
 
 def _first_line(text: str) -> str:
