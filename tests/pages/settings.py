@@ -9,28 +9,28 @@ from bearerd.settings.model import NAMED, SINGLE
 _HEAD: Final = """\
 # All settings
 
-This page is made from the program: `make pages` writes it. Each section has a page part of its own, which says the rest, in
-[Configuration](configuration.md). In the environment `limits.drain` is `BEARERD_LIMITS__DRAIN`, and so on.
-
-| setting | type | default | what it does |
-|---|---|---|---|
+This page is made from the program: `make pages` writes it. The names lead to where [Configuration](configuration.md) says the rest. In the
+environment, `drain` of `[limits]` is `BEARERD_LIMITS__DRAIN`, and so on.
 """
-_NAMES: Final = {"accounts": ("NAME", "accountsname"), "routes": ('"/prefix/"', "routesprefix")}
+_TABLE: Final = "| setting | type | default | what it does |\n|---|---|---|---|"
+_HEADINGS: Final = {
+    "accounts": ("[accounts.NAME]", "accountsname"),
+    "routes": ('[routes."/prefix/"]', "routesprefix"),
+}
 
 
 def build_settings(sections: Mapping[str, Section]) -> str:
     """KeyError where the document leaves a setting out."""
-    return _HEAD + "".join(_rows(sections))
+    return "\n".join([_HEAD, *(line for item in sections.items() for line in _section(*item))])
 
 
-def _rows(sections: Mapping[str, Section]) -> Iterator[str]:
-    tables = SINGLE | NAMED
-    for section, described in sections.items():
-        name, anchor = _NAMES.get(section, ("", section))
-        for key in tables[section].model_fields:
-            row = described.settings[key]
-            path = ".".join(filter(None, (section, name, key)))
-            yield f"| [`{path}`](configuration.md#{anchor}) | {row.kind} | {row.default} | {_summary(row)} |\n"
+def _section(name: str, section: Section) -> Iterator[str]:
+    heading, anchor = _HEADINGS.get(name, (f"[{name}]", name))
+    yield f"## `{heading}`\n\n{_TABLE}"
+    for key in (SINGLE | NAMED)[name].model_fields:
+        row = section.settings[key]
+        yield f"| [`{key}`](configuration.md#{anchor}) | {row.kind} | {row.default} | {_summary(row)} |"
+    yield ""
 
 
 def _summary(row: Described) -> str:
