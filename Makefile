@@ -111,6 +111,6 @@ $(VENV)/.dev: .ci/requirements/dev.txt $(VENV)/.runtime
 	@touch $@
 
 .make/peers: $(PEERS)/package-lock.json
-	@.ci/need node npm openssl dbus-daemon dbus-send gnome-keyring-daemon faketime chromium strace nginx go bash zsh fish mandoc systemd-analyze
+	@.ci/need node npm openssl dbus-daemon dbus-send gnome-keyring-daemon faketime chromium strace nginx go git curl jq bash zsh fish mandoc systemd-analyze
 	cd $(PEERS) && npm ci --no-audit --no-fund --loglevel=error
 	@mkdir -p .make && touch $@

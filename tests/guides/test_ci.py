@@ -1,0 +1,145 @@
+"""The guide for CI jobs: its script as a step would run it, with each way to get a token, and what ends it early."""
+
+import re
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+import canaries
+from bearerd.demo.authorization_server import Lifetimes
+from bearerd.demo.world import Demo
+from bearerd.settings import load
+from commands import Ended
+from faults import refused_port
+from guides.guide import API, LOGIN, Guide, run_script, served
+
+SECRET_FILE = "/run/secrets/ci"
+
+
+@pytest.fixture
+async def demo() -> AsyncIterator[Demo]:
+    async with Demo.start(Lifetimes()) as running:
+        yield running
+
+
+@pytest.fixture
+def guide(demo: Demo, home: Path) -> Guide:
+    secret = home / "secret"
+    secret.write_text(demo.client_secret.reveal() + "\n")
+    places = {LOGIN: demo.issuer, API: demo.api_url, SECRET_FILE: str(secret)}
+    return Guide(
+        "ci", home, places | {"CLIENT_ID=ci": f"CLIENT_ID={demo.client_id}", '"ci"': f'"{demo.client_id}"'}
+    )
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> int:
+    free = refused_port()
+    monkeypatch.setenv("BEARERD_LISTEN__PORT", str(free))
+    return free
+
+
+async def assert_free(port: int) -> None:
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await http.get(f"http://127.0.0.1:{port}/-/livez")
+
+
+async def test_the_job(guide: Guide, port: int) -> None:
+    """Its command's calls succeed, and its status is that of the step, although the daemon ends after it."""
+    job = guide.block("job").text.replace("$API_BASE_URL/hello", "$API_BASE_URL/hello; exit 7")
+    ended = await run_script(f"set -e\n{guide.block('variables').text}\n{job}", guide.folder)
+    assert ended.status == 7, ended.err
+    assert '"token_fingerprint"' in ended.out
+    assert "daemon.stopped" in ended.err
+    await assert_free(port)
+
+
+def test_the_file_says_what_the_variables_say(guide: Guide) -> None:
+    variables = dict(re.findall(r"export (\w+)=(\S+)", guide.block("variables").text))
+    file = guide.folder / "bearerd.toml"
+    file.write_text(guide.block("file").text)
+    by_file = load(file, {}, {}).configuration
+    assert load(None, {}, variables).configuration == by_file
+    assert "service" in by_file.accounts
+
+
+async def test_a_secret_that_is_not_taken_ends_the_job_before_the_command(guide: Guide, port: int) -> None:
+    (guide.folder / "secret").write_text("another")
+    job = guide.block("job").text.replace("curl", "touch called; curl")
+    ended = await run_script(f"{guide.block('variables').text}\n{job}", guide.folder)
+    assert ended.status == 1
+    assert "the token endpoint says invalid_client" in ended.err
+    assert "`the token endpoint says invalid_client`" in guide.page.read_text()
+    assert not (guide.folder / "called").exists()
+    await assert_free(port)
+
+
+async def test_a_configuration_that_is_not_there_ends_the_job_at_once(guide: Guide) -> None:
+    ended = await run_script(guide.block("job").text, guide.folder)
+    assert ended.status == 78
+    assert ended.err.startswith("bearerd: there is no configuration; ")
+    assert "`there is no configuration`, status 78" in guide.page.read_text()
+
+
+async def test_a_port_that_another_job_has(guide: Guide, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(answer_with({}, [])) as taken:
+        monkeypatch.setenv("BEARERD_LISTEN__PORT", str(taken))
+        ended = await run_script(f"{guide.block('variables').text}\nbearerd run", guide.folder)
+    assert ended.status == 78
+    assert f"listen.port: {taken} on 127.0.0.1 is in use by another program" in ended.err
+    for page in (guide.page, guide.page.with_name("laptop.md")):
+        assert "`listen.port: 6750 on 127.0.0.1 is in use by another program`" in page.read_text()
+
+
+async def test_without_a_daemon(guide: Guide) -> None:
+    ended = await run_script(guide.block("variables").text + guide.block("alone").text, guide.folder)
+    assert (ended.status, ended.err) == (0, "")
+    assert '"token_fingerprint"' in ended.out
+
+
+def answer_with(document: object, seen: list[str]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """`seen` gets the credential, or the subject token in the form, of each request."""
+
+    async def answer(request: web.Request) -> web.Response:
+        form = await request.post()
+        seen.append(str(form.get("subject_token", request.headers.get("Authorization"))))
+        return web.json_response(document)
+
+    return answer
+
+
+async def print_token(guide: Guide, name: str, **variables: str) -> Ended:
+    (guide.folder / "bearerd.toml").write_text(
+        guide.block(name).text + '[routes."/"]\nupstream = "http://127.0.0.1:9"\n'
+    )
+    return await run_script("bearerd token service -c bearerd.toml", guide.folder, **variables)
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="the block needs jq")
+async def test_the_identity_of_a_job_at_github(home: Path) -> None:
+    token, seen = canaries.make("access"), list[str]()
+    async with served(answer_with({"count": 1, "value": token}, seen)) as free:
+        variables = {
+            "ACTIONS_ID_TOKEN_REQUEST_URL": f"http://127.0.0.1:{free}/token?api-version=2",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "of-the-job",
+        }
+        assert await print_token(Guide("ci", home, {}), "github", **variables) == Ended(0, f"{token}\n", "")
+    assert seen == ["bearer of-the-job"]
+
+
+async def test_a_token_that_is_exchanged(home: Path) -> None:
+    token, seen = canaries.make("access"), list[str]()
+    subject = home / "subject"
+    subject.write_text("of-the-job")
+    reply = {"access_token": token, "token_type": "Bearer", "expires_in": 300, "issued_token_type": "x"}
+    async with served(answer_with(reply, seen)) as free:
+        guide = Guide(
+            "ci", home, {LOGIN: f"http://127.0.0.1:{free}", "/var/run/secrets/tokens/ci": str(subject)}
+        )
+        assert await print_token(guide, "exchange") == Ended(0, f"{token}\n", "")
+    assert seen == ["of-the-job"]
