@@ -10,10 +10,15 @@ import pytest
 from aiohttp import web
 
 import canaries
+from bearerd.assembly import SystemClock
+from bearerd.core.accounts import CommandSource
+from bearerd.core.lifecycle import Failure
+from bearerd.core.redaction import Secret
+from bearerd.core.tokens import Granted
 from bearerd.demo.authorization_server import Lifetimes
 from bearerd.demo.world import Demo
 from bearerd.settings import load
-from commands import Ended
+from bearerd.sources.command import CommandTokenSource
 from faults import refused_port
 from guides.guide import API, LOGIN, Guide, run_script, served
 
@@ -113,22 +118,23 @@ def answer_with(document: object, seen: list[str]) -> Callable[[web.Request], Aw
     return answer
 
 
-async def print_token(guide: Guide, name: str, **variables: str) -> Ended:
-    (guide.folder / "bearerd.toml").write_text(
-        guide.block(name).text + '[routes."/"]\nupstream = "http://127.0.0.1:9"\n'
-    )
-    return await run_script("bearerd token service -c bearerd.toml", guide.folder, **variables)
+async def obtain(guide: Guide, name: str) -> Granted | Failure:
+    """What the command of the block's account gives."""
+    file = guide.folder / "bearerd.toml"
+    file.write_text(guide.block(name).text + '[routes."/"]\nupstream = "http://127.0.0.1:9"\n')
+    source = load(file, {}, {}).configuration.accounts["service"].source
+    assert isinstance(source, CommandSource)
+    return await CommandTokenSource(source, SystemClock()).obtain(None)
 
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="the block needs jq")
-async def test_the_identity_of_a_job_at_github(home: Path) -> None:
+async def test_the_identity_of_a_job_at_github(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     token, seen = canaries.make("access"), list[str]()
+    monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "of-the-job")
     async with served(answer_with({"count": 1, "value": token}, seen)) as free:
-        variables = {
-            "ACTIONS_ID_TOKEN_REQUEST_URL": f"http://127.0.0.1:{free}/token?api-version=2",
-            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "of-the-job",
-        }
-        assert await print_token(Guide("ci", home, {}), "github", **variables) == Ended(0, f"{token}\n", "")
+        address = f"http://127.0.0.1:{free}/token?api-version=2"
+        monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", address)
+        assert await obtain(Guide("ci", home, {}), "github") == Granted(Secret(token), None)
     assert seen == ["bearer of-the-job"]
 
 
@@ -138,8 +144,11 @@ async def test_a_token_that_is_exchanged(home: Path) -> None:
     subject.write_text("of-the-job")
     reply = {"access_token": token, "token_type": "Bearer", "expires_in": 300, "issued_token_type": "x"}
     async with served(answer_with(reply, seen)) as free:
-        guide = Guide(
-            "ci", home, {LOGIN: f"http://127.0.0.1:{free}", "/var/run/secrets/tokens/ci": str(subject)}
-        )
-        assert await print_token(guide, "exchange") == Ended(0, f"{token}\n", "")
+        places = {LOGIN: f"http://127.0.0.1:{free}", "/var/run/secrets/tokens/ci": str(subject)}
+        assert await obtain(Guide("ci", home, places), "exchange") == Granted(Secret(token), 300)
     assert seen == ["of-the-job"]
+    failed = await obtain(Guide("ci", home, places), "exchange")
+    assert isinstance(failed, Failure)
+    shown = "`the command ended with status 1; run it by hand to see why`"
+    assert shown.replace("1", "7", 1) == f"`{failed.reason}`"
+    assert shown in Guide("ci", home, {}).page.read_text()
