@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -58,11 +58,12 @@ def accept_any_of(tokens: Container[str]) -> Check:
 
 class ApiUpstream:
     """Serves any method and path between ``__aenter__`` and ``__aexit__``: 401 where `check` says no,
-    else a JSON echo, and OpenAI's chat completions at `CHAT_PATH`.
+    else what `reply` says: a JSON echo, and OpenAI's chat completions at `CHAT_PATH`.
     """
 
     def __init__(self, check: Check, *, chunk_gap_s: float = 0.01) -> None:
         self.calls: list[Call] = []
+        self.last_token = ""
         self._check = check
         self._chunk_gap_s = chunk_gap_s
         application = web.Application(client_max_size=BODY_LIMIT)
@@ -90,15 +91,25 @@ class ApiUpstream:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         digest = hashlib.sha256(body).hexdigest()
-        canaries.know(_bearer_of(request), "access token")
-        authorized = await self._check(_bearer_of(request))
+        token = self.last_token = self.token_of(request)
+        canaries.know(token, "access token")
+        authorized = bool(token) and await self._check(token)
         self.calls.append(
             Call(request.method, request.raw_path, tuple(request.raw_headers), digest, authorized)
         )
         if not authorized:
             return _unauthorized()
+        return await self.reply(request, body)
+
+    def token_of(self, request: web.Request) -> str:
+        """The token that a call brings, else the empty text. For APIs that want it elsewhere to override."""
+        return _bearer_of(request)
+
+    async def reply(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        """The answer to a call with a good token. For other APIs to override."""
         if request.method == "POST" and request.path == CHAT_PATH:
             return await self._chat(request, json.loads(body))
+        digest = hashlib.sha256(body).hexdigest()
         return web.json_response(
             {"method": request.method, "path": request.raw_path, "body_sha256": digest, "size": len(body)}
         )
@@ -107,15 +118,23 @@ class ApiUpstream:
         model = str(wish["model"])
         if not wish.get("stream"):
             return web.json_response(_build_completion(model))
+        chunks = [b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in _build_chunks(model)]
+        return await self.stream(request, [*chunks, b"data: [DONE]\n\n"])
+
+    async def stream(self, request: web.Request, events: Sequence[bytes]) -> web.StreamResponse:
+        """Server-sent events, one after another."""
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
         )
         await response.prepare(request)
-        for chunk in _build_chunks(model):
-            await response.write(b"data: %b\n\n" % json.dumps(chunk).encode())
-            await asyncio.sleep(self._chunk_gap_s)
-        await response.write(b"data: [DONE]\n\n")
+        for sent, event in enumerate(events, 1):
+            await response.write(event)
+            await self.rest(sent, len(events))
         return response
+
+    async def rest(self, sent: int, count: int) -> None:  # noqa: ARG002  # others rest where they like
+        """What a stream does when `sent` of its `count` events are out."""
+        await asyncio.sleep(self._chunk_gap_s)
 
 
 def _bearer_of(request: web.Request) -> str:
