@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PEERS := tests/peers/oidc
 BENCH := tests/bench/peers
+RECIPES := tests/peers/recipes
 FUZZ = $(if $(TARGET),$(TARGET),requests targets token_replies metadata callbacks answers)
 ALONE = $(BIN)/python -m pytest -m "alone and not soak"
 # As many as there are processors: one more saves little, and makes others late.
@@ -29,18 +30,18 @@ help:  ## show what there is to make
 run: $(VENV)/.runtime  ## run bearerd, on the embedded demo when there is no configuration
 	@exec $(BIN)/bearerd run --or-demo
 
-test: $(VENV)/.dev .make/peers  ## run all tests, with their coverage
+test: $(VENV)/.dev .make/peers .make/recipes  ## run all tests, with their coverage
 	$(ALONE) --cov --cov-report= --cov-fail-under=0
 	@$(call BOTH,--cov --cov-report= --cov-fail-under=0,--cov --cov-append --cov-report= --cov-fail-under=0)
 	$(BIN)/coverage combine --quiet --append .make/coverage
 	$(BIN)/coverage report
 
 plain: export PYTHONPATH = tests/asyncio_only
-plain: $(VENV)/.dev .make/peers  ## run all tests without uvloop, on asyncio's own event loop
+plain: $(VENV)/.dev .make/peers .make/recipes  ## run all tests without uvloop, on asyncio's own event loop
 	$(ALONE)
 	@$(call BOTH)
 
-soak: $(VENV)/.dev .make/peers  ## run the tests that take long
+soak: $(VENV)/.dev .make/peers .make/recipes  ## run the tests that take long
 	@.ci/need slowhttptest promtool
 	$(BIN)/python -m pytest -m "soak and not container" --timeout=1200
 
@@ -77,7 +78,7 @@ fuzz: .make/fuzz-venv  ## give parsers what nobody has written, ten minutes each
 	done
 
 clean:  ## remove what was installed and made
-	rm -rf .venv* .make $(PEERS)/node_modules $(BENCH)/node_modules build dist .coverage* .hypothesis .*_cache
+	rm -rf .venv* .make $(PEERS)/node_modules $(BENCH)/node_modules $(RECIPES)/node_modules build dist .coverage* .hypothesis .*_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -114,3 +115,11 @@ $(VENV)/.dev: .ci/requirements/dev.txt $(VENV)/.runtime
 	@.ci/need node npm openssl dbus-daemon dbus-send gnome-keyring-daemon faketime chromium strace nginx go git curl jq bash zsh fish mandoc systemd-analyze
 	cd $(PEERS) && npm ci --no-audit --no-fund --loglevel=error
 	@mkdir -p .make && touch $@
+
+# The clients of docs/recipes/, apart from what bearerd is made and tested with.
+.make/recipes: .ci/requirements/recipes.txt $(RECIPES)/package-lock.json | $(VENV)/.dev
+	@.ci/need curl git node npm
+	$(BIN)/python -m venv --clear .make/recipes-venv
+	.make/recipes-venv/bin/pip --disable-pip-version-check --quiet install --no-compile --require-hashes -r $<
+	cd $(RECIPES) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
