@@ -501,7 +501,9 @@ class TestLogout:
                 {"csrf": "0" * 64},
                 {"csrf": mine, "x": "y" * 5000},
             ):
-                assert (await browser.post(f"{made.url}/-/logout/me", form)).status == 403
+                refused = await browser.post(f"{made.url}/-/logout/me", form)
+                assert refused.status == 403
+                assert "form_refused" in refused.text
             json = await browser.post(
                 f"{made.url}/-/logout/me", {"csrf": mine}, **{"Content-Type": "text/plain"}
             )
