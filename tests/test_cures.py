@@ -7,14 +7,12 @@ looked at where it comes out: in the tests of settings, commands and answers.
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
 
-import bearerd
+from source_texts import name_of, read_trees, text_of
 
-PACKAGE: Final = Path(bearerd.__file__).parent
 ERRORS: Final = frozenset(
     {
         *("BearerdError", "ConfigError", "LoginFailed", "LoginRequired", "LoginRefused", "TokenUnavailable"),
@@ -98,15 +96,12 @@ WITHOUT: Final = {
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Each text with where it stands; what is put into it is one character."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if "demo" in path.parts:
-            continue  # its errors are those of an authorization server
-        place = path.relative_to(PACKAGE).as_posix()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Each text with where it stands."""
+    for place, tree in read_trees():
+        for node in ast.walk(tree):
             if not isinstance(node, ast.expr):
                 continue
-            for text in map(_text, _candidates(node, place)):
+            for text in map(text_of, _candidates(node, place)):
                 if " " in text and len(text) > 14:
                     yield f"{place}:{node.lineno}", text
 
@@ -115,24 +110,12 @@ def _candidates(node: ast.expr, place: str) -> Iterator[ast.expr]:
     """The expressions that may be an error's text."""
     of_settings = place.startswith("settings/") or place in PARSERS
     if isinstance(node, ast.Call):
-        name = _name(node.func)
+        name = name_of(node.func)
         if name in ERRORS or (of_settings and name in {"ValueError", "add"}):
             yield from node.args
             yield from (keyword.value for keyword in node.keywords if keyword.arg != "title")
     elif isinstance(node, ast.Yield) and of_settings and isinstance(node.value, ast.Tuple):
         yield from node.value.elts[1:]
-
-
-def _name(node: ast.expr) -> str:
-    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
-
-
-def _text(node: ast.expr) -> str:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.JoinedStr):
-        return "".join(str(part.value) if isinstance(part, ast.Constant) else "\x01" for part in node.values)
-    return ""
 
 
 TEXTS: Final = sorted({text: place for place, text in texts()}.items())
