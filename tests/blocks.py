@@ -99,12 +99,13 @@ def read_steps(block: Block) -> list[Step]:
 def pattern(output: str) -> str:
     """A regular expression for all that `output` stands for, which ends with a line's end."""
     return "".join(
-        r"(?:.*\n)*?" if _ANY.fullmatch(line) else ".*".join(map(re.escape, _ANY.split(line))) + r"\n"
-        for line in _trim(output).splitlines()
+        r"(?:.*\n)*?" if _ANY.fullmatch(line.strip()) else ".*".join(map(re.escape, _ANY.split(line))) + r"\n"
+        for line in trim(output).splitlines()
     )
 
 
-def _trim(text: str) -> str:
+def trim(text: str) -> str:
+    """Without white space at the ends of lines, and empty lines at its own."""
     return "".join(f"{line.rstrip()}\n" for line in text.strip("\n").splitlines())
 
 
@@ -129,7 +130,7 @@ async def follow(block: Block, folder: Path, **variables: str) -> list[str]:
             process.kill()
     for step, printed, status in zip(steps, said[::2], said[1::2], strict=False):
         assert status == "0", f"{step.command}\nended with {status}:\n{printed}"
-        agrees = not step.output or re.fullmatch(pattern(step.output), _trim(printed))
+        agrees = not step.output or re.fullmatch(pattern(step.output), trim(printed))
         assert agrees, f"{step.command}\nis to print\n{step.output}\nand printed\n{printed}"
     assert len(said) == 2 * len(steps) + 1, f"the shell has ended before its commands:\n{said[-1]}"
     return said[:-1:2]

@@ -142,7 +142,7 @@ class TestRunning:
     [
         ("a...d", "a b c d\n"),
         ("a…", "a\n"),
-        ("...\nb\n…", "b\n"),
+        ("  ...\nb\n…", "b\n"),
         ("a\n...\nd", "a\nb\nc\nd\n"),
         ("a (b) [c]*", "a (b) [c]*\n"),
     ],
