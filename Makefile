@@ -22,7 +22,7 @@ BOTH = { $(WAITING) $(1) > .make/waiting.log 2>&1 & } && waiting=$$!; \
   [ $$together = 0 ] && [ $$waited = 0 ]
 
 .DEFAULT_GOAL := help
-.PHONY: help run test plain soak container-test lint format pages docs bench fuzz clean
+.PHONY: help run test plain soak container-test lint format pages pictures docs bench fuzz clean
 
 help:  ## show what there is to make
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -66,6 +66,10 @@ docs: $(VENV)/.dev  ## make the documentation's site, into build/site
 	@rm -rf build/site
 	PYTHONPATH=proxy:tests $(BIN)/python -m pages.site build/site
 	@echo "to read it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site"
+
+pictures: $(VENV)/.dev  ## take the pictures of the first page anew, of a demo in a browser
+	@.ci/need chromium
+	PYTHONPATH=proxy:tests $(BIN)/python -m pages.pictures
 
 bench: .make/bench  ## measure bearerd beside nginx, Envoy, Go and others, into docs/benchmarks.md
 	@PATH="$(CURDIR)/.make/bench-venv/bin:$$PATH" PYTHONPATH=tests \

@@ -198,11 +198,11 @@ def test_what_the_first_page_shows_of_a_session_is_what_is_printed() -> None:
     assert printed.splitlines() == shown
 
 
-def test_commands_of_the_first_page_exist() -> None:
-    """But for those that it says are on their way."""
-    text = README.partition("## What it does not do yet")[0]
+@pytest.mark.parametrize("page", ["README.md", "docs/start.md", "docs/troubleshooting.md"])
+def test_commands_of_a_page_exist(page: str) -> None:
+    text = (PROJECT / page).read_text(encoding="utf-8")
     named = set(re.findall(r"(?:`|\$ )bearerd ([a-z]+)(?: ([a-z]+))?", text))
-    assert {("doctor", ""), ("store", "rekey")} <= named
+    assert {("run", ""), ("config", "check")} <= named
     for name, below in named:
         command = main.get_command(Context(main), name)
         assert command is not None, name
