@@ -22,7 +22,7 @@ BOTH = { $(WAITING) $(1) > .make/waiting.log 2>&1 & } && waiting=$$!; \
   [ $$together = 0 ] && [ $$waited = 0 ]
 
 .DEFAULT_GOAL := help
-.PHONY: help run test plain soak container-test lint format pages pictures docs bench fuzz clean
+.PHONY: help run test plain soak container-test lint format pages pictures docs bench fuzz dist clean
 
 help:  ## show what there is to make
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,20 +30,20 @@ help:  ## show what there is to make
 run: $(VENV)/.runtime  ## run bearerd, on the embedded demo when there is no configuration
 	@exec $(BIN)/bearerd run --or-demo
 
-test: $(VENV)/.dev .make/peers .make/recipes  ## run all tests, with their coverage
+test: $(VENV)/.dev $(VENV)/.wheels .make/peers .make/recipes  ## run all tests, with their coverage
 	$(ALONE) --cov --cov-report= --cov-fail-under=0
 	@$(call BOTH,--cov --cov-report= --cov-fail-under=0,--cov --cov-append --cov-report= --cov-fail-under=0)
 	$(BIN)/coverage combine --quiet --append .make/coverage
 	$(BIN)/coverage report
 
 plain: export PYTHONPATH = tests/asyncio_only
-plain: $(VENV)/.dev .make/peers .make/recipes  ## run all tests without uvloop, on asyncio's own event loop
+plain: $(VENV)/.dev $(VENV)/.wheels .make/peers .make/recipes  ## run all tests without uvloop, on asyncio's own event loop
 	$(ALONE)
 	@$(call BOTH)
 
-soak: $(VENV)/.dev .make/peers .make/recipes  ## run the tests that take long
+soak: $(VENV)/.dev $(VENV)/.wheels .make/installers-venv .make/peers .make/recipes  ## run the tests that take long
 	@.ci/need slowhttptest promtool
-	$(BIN)/python -m pytest -m "soak and not container" --timeout=1200
+	PATH="$(CURDIR)/.make/installers-venv/bin:$$PATH" $(BIN)/python -m pytest -m "soak and not container" --timeout=1200
 
 container-test: $(VENV)/.dev .make/container-venv  ## build the image and run the examples of docker/ with it
 	@.ci/need podman buildah runc mmdebstrap
@@ -81,6 +81,10 @@ fuzz: .make/fuzz-venv  ## give parsers what nobody has written, ten minutes each
 	    .make/fuzz-venv/bin/python -m fuzz $$target $(SECONDS) || exit 1; \
 	done
 
+dist: $(VENV)/.runtime  ## build what is released, a wheel and the source, into dist/
+	rm -rf dist
+	$(BIN)/python -P -m hatchling build --directory dist
+
 clean:  ## remove what was installed and made
 	rm -rf .venv* .make $(PEERS)/node_modules $(BENCH)/node_modules $(RECIPES)/node_modules build dist .coverage* .hypothesis .*_cache
 
@@ -96,6 +100,17 @@ $(VENV)/.runtime: .ci/requirements/runtime.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: .ci/requirements/dev.txt $(VENV)/.runtime
 	$(PIP) install --require-hashes -r $<
+	@touch $@
+
+# What tests install bearerd from, without an index.
+$(VENV)/.wheels: .ci/requirements/wheels.txt | $(VENV)/.runtime
+	rm -rf $(VENV)/wheels
+	$(PIP) wheel --no-deps --require-hashes -r $< --wheel-dir $(VENV)/wheels
+	@touch $@
+
+.make/installers-venv: .ci/requirements/installers.txt $(VENV)/.dev
+	$(BIN)/python -m venv $@
+	$@/bin/pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@
 
 .make/bench: .ci/requirements/bench.txt $(BENCH)/package-lock.json $(VENV)/.dev

@@ -1,16 +1,12 @@
-"""The presets: each is a configuration as it stands, says how to register, and is in what is installed."""
+"""The presets: each is a configuration as it stands, and says how to register."""
 
-import os
 import re
-import zipfile
 from pathlib import Path
 
 import pytest
-from hatchling.build import build_wheel
 
 from bearerd.core.accounts import ClientAuth, Grant, OAuthSource
 from bearerd.settings import Loaded, load
-from bearerd.settings.documentation import load_document
 from bearerd.settings.presets import (
     Question,
     list_questions,
@@ -191,21 +187,3 @@ class TestText:
         assert (values["scopes"], values["client_secret_file"], values["audience"]) == (["a", "b"], "s", "x")
         assert "client_secret_file" not in read_values(remove_value(text, "client_secret_file"))
         assert len(text.splitlines()) == len(SAMPLE.splitlines()) + 1
-
-
-def test_what_is_built_has_them(tmp_path: Path) -> None:
-    """A wheel, as `pip install` makes it."""
-    before = Path.cwd()
-    os.chdir(PROJECT)
-    try:
-        wheel = tmp_path / build_wheel(str(tmp_path))
-    finally:
-        os.chdir(before)
-    with zipfile.ZipFile(wheel) as archive:
-        for preset in PRESETS.values():
-            assert archive.read(f"bearerd/providers/{preset.name}.toml").decode() == preset.text
-        shared = {name.partition(".data/data/")[2] for name in archive.namelist()}
-        assert {"share/man/man1/bearerd.1", "share/man/man5/bearerd.toml.5"} <= shared
-        assert archive.read("bearerd/configuration.md").decode() == load_document()
-        archive.extractall(tmp_path / "site")
-    assert load_presets(tmp_path / "site" / "bearerd" / "providers") == PRESETS
