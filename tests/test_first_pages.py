@@ -23,8 +23,10 @@ from upstreams import CHAT_REPLY, ApiUpstream
 PROJECT: Final = Path(__file__).parent.parent
 README: Final = PROJECT / "README.md"
 START: Final = PROJECT / "docs" / "start.md"
+TROUBLE: Final = PROJECT / "docs" / "troubleshooting.md"
 SHELLS: Final = {"console", "sh", "bash"}
 LIFETIME_S: Final = 3_540  # "in 58 min"
+LATELY: Final = {"55 min": "… min", "5 min ago": "…"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def only_step(block: Block) -> Step:
     return step
 
 
-@pytest.mark.parametrize("page", [README, START], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [README, START, TROUBLE], ids=lambda page: page.name)
 def test_each_command_is_run_or_it_is_said_why_not(page: Path) -> None:
     """Each name below is used by a test, which fails where the page has no such block."""
     blocks = [block for block in read_blocks(page.read_text(encoding="utf-8")) if block.language in SHELLS]
@@ -94,46 +96,36 @@ def test_each_command_is_run_or_it_is_said_why_not(page: Path) -> None:
     used = set(
         re.findall(r'(?:find_block|sees)\((\w+), "([^"]+)"', Path(__file__).read_text(encoding="utf-8"))
     )
-    variable = {README: "README", START: "START"}[page]
+    variable = {README: "README", START: "START", TROUBLE: "TROUBLE"}[page]
     assert {block.name for block in blocks if block.name} <= {
         name for where, name in used if where == variable
     }
 
 
-class TestDemo:
-    async def test_from_make_run_to_a_call_that_survives_its_token(self, user: NewUser) -> None:
-        """What `make run` runs, when it has installed what that needs."""
-        shown = only_step(find_block(README, "demo"))
-        assert shown.command == "make run"
-        recipe = re.search(r"(?m)^run:.*\n\t@exec \$\(BIN\)/(.*)$", (PROJECT / "Makefile").read_text())
-        assert recipe is not None
-        async with goes_on(Step(f"{recipe[1]} --port {user.port}", shown.output), user):
-            first, _, last = await follow(user.sees(README, "calls"), user.home, **user.variables)
-        assert json.loads(first)["token_fingerprint"] != json.loads(last)["token_fingerprint"]
-
-    async def test_whose_an_error_is(self, user: NewUser) -> None:
-        page = PROJECT / "docs" / "troubleshooting.md"
-        async with goes_on(Step(f"bearerd demo --port {user.port}", "bearerd demo: …\n..."), user):
-            await follow(user.sees(page, "whose"), user.home, **user.variables)
+async def test_from_make_run_to_a_call_that_survives_its_token(user: NewUser) -> None:
+    """What `make run` runs, when it has installed what that needs. And whose an error is, as troubleshooting shows it."""
+    shown = only_step(find_block(README, "demo"))
+    assert shown.command == "make run"
+    recipe = re.search(r"(?m)^run:.*\n\t@exec \$\(BIN\)/(.*)$", (PROJECT / "Makefile").read_text())
+    assert recipe is not None
+    async with goes_on(Step(f"{recipe[1]} --port {user.port}", shown.output), user):
+        first, _, last = await follow(user.sees(README, "calls"), user.home, **user.variables)
+        await follow(user.sees(TROUBLE, "whose"), user.home, **user.variables)
+    assert json.loads(first)["token_fingerprint"] != json.loads(last)["token_fingerprint"]
 
 
 async def test_a_service_of_one_s_own(user: NewUser) -> None:
     """The five minutes of the first page."""
     async with OidcPeer(access_token_s=LIFETIME_S) as peer, ApiUpstream(peer.introspect) as api:
         real = {"https://api.example.com/v1": f"{api.url}/v1"}
-        configuration = user.sees(
-            README,
-            "configuration",
-            **real,
-            **{"https://login.example.com": peer.issuer, "my-service": BASIC_CLIENT.client_id},
-        )
+        server = {"https://login.example.com": peer.issuer, "my-service": BASIC_CLIENT.client_id}
+        configuration = user.sees(README, "configuration", **real, **server)
         await follow(user.sees(README, "folder"), user.home, **user.variables)
         user.file.write_text(configuration.text)
         (user.file.parent / "client-secret").write_text(BASIC_CLIENT.client_secret)
-        await follow(user.sees(README, "check"), user.home, **user.variables)
+        await follow(user.sees(README, "check", **server), user.home, **user.variables)
         async with goes_on(only_step(user.sees(README, "service", **real)), user):
-            lately = {"55 min": "… min", "5 min ago": "… ago"}
-            await follow(user.sees(README, "first call", **lately), user.home, **user.variables)
+            await follow(user.sees(README, "first call", **LATELY), user.home, **user.variables)
             program = user.home / "app.py"
             program.write_text(user.sees(README, "sdk").text)
             (said,) = await follow(
@@ -156,11 +148,10 @@ class TestStart:
             await answer(only_step(user.sees(START, "init", **upstream, **server, **port)), user)
             with user.file.open("a") as file:
                 file.write(user.sees(START, "key").text)
-            await follow(user.sees(START, "check"), user.home, **user.variables)
+            await follow(user.sees(START, "check", **server), user.home, **user.variables)
             async with goes_on(only_step(user.sees(START, "run", **upstream)), user):
                 await log_in(only_step(user.sees(START, "login")), user)
-                lately = {"55 min": "… min", "5 min ago": "… ago"}
-                await follow(user.sees(START, "call", **lately), user.home, **user.variables)
+                await follow(user.sees(START, "call", **LATELY), user.home, **user.variables)
                 await follow(user.sees(START, "exec"), user.home, **user.variables)
                 await follow(user.sees(START, "token", **upstream), user.home, **user.variables)
                 await follow(Block("sh", "bearerd refresh work", "", 0), user.home, **user.variables)

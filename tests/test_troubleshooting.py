@@ -124,7 +124,7 @@ def _keeps(name: str, place: str) -> bool:
 def stands_for(message: str, text: str) -> bool:
     """Whether `text` has the words of `message`, with anything for `…`."""
     words = (re.escape(part.strip()) for part in message.split("…"))
-    return re.search(".*".join(words), text) is not None
+    return re.fullmatch(".*".join(words), text, re.DOTALL) is not None
 
 
 SAID: Final = frozenset(said())
