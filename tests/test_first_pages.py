@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,7 +17,7 @@ from browser import browsing
 from commands import CTRL_C
 from faults import refused_port
 from oidc_peer import APP_CLIENT, BASIC_CLIENT, OidcPeer
-from upstreams import CHAT_REPLY, ApiUpstream
+from upstreams import ApiUpstream
 
 PROJECT: Final = Path(__file__).parent.parent
 README: Final = PROJECT / "README.md"
@@ -126,13 +125,7 @@ async def test_a_service_of_one_s_own(user: NewUser) -> None:
         await follow(user.sees(README, "check", **server), user.home, **user.variables)
         async with goes_on(only_step(user.sees(README, "service", **real)), user):
             await follow(user.sees(README, "first call", **LATELY), user.home, **user.variables)
-            program = user.home / "app.py"
-            program.write_text(user.sees(README, "sdk").text)
-            (said,) = await follow(
-                Block("sh", f"{sys.executable} app.py", "", 0), user.home, **user.variables
-            )
-        assert said == CHAT_REPLY
-        assert [call.raw_path for call in api.calls] == ["/v1/models", "/v1/chat/completions"]
+        assert [call.raw_path for call in api.calls] == ["/v1/models"]
         assert api.unauthorized == 0
 
 
