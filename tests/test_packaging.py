@@ -49,13 +49,26 @@ def contents_of_wheel(wheel: Path) -> dict[str, bytes]:
 
 def contents_of_source(source: Path) -> dict[str, bytes]:
     """By their names below its one folder."""
-    found = {}
+    return {name.removeprefix(f"{ROOT}/"): content for name, _, content in members_of_source(source)}
+
+
+def members_of_source(source: Path) -> Iterator[tuple[str, int, bytes]]:
+    """The name, the mode and the content of each: there is nothing but files."""
     with tarfile.open(source) as archive:
         for member in archive:
             file = archive.extractfile(member)
             assert file is not None, f"{member.name} is no file"
-            found[member.name.removeprefix(f"{ROOT}/")] = file.read()
-    return found
+            yield member.name, member.mode, file.read()
+
+
+def unpack(source: Path, folder: Path) -> Path:
+    """The one folder that is in it."""
+    for name, mode, content in members_of_source(source):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(mode)
+    return folder / ROOT
 
 
 def files_of_git() -> set[str]:
@@ -157,9 +170,7 @@ def test_the_description_is_the_readme_without_links_to_what_is_not_there(built:
 
 def test_whoever_builds_them_again_has_the_same_to_the_byte(built: Built, home: Home) -> None:
     """From the source that is released, in another folder, at another time, for other eyes, in another time zone."""
-    with tarfile.open(built.source) as archive:
-        archive.extractall(home.folder, filter="data")
-    project = home.folder / ROOT
+    project = unpack(built.source, home.folder)
     for path in project.rglob("*"):
         path.chmod(path.stat().st_mode & 0o700)
         os.utime(path, (1_000_000_000, 1_000_000_000))
@@ -278,9 +289,7 @@ async def test_uv_installs_it_and_leaves_nothing_behind(built: Built, home: Home
 @pytest.mark.soak
 def test_the_source_has_what_its_tests_need(built: Built, home: Home) -> None:
     """All are found, and those pass that read the project's own files."""
-    with tarfile.open(built.source) as archive:
-        archive.extractall(home.folder, filter="data")
-    project = home.folder / ROOT
+    project = unpack(built.source, home.folder)
     tests = (sys.executable, "-m", "pytest", "-qq", "-p", "no:cacheprovider")
     alone = {"PYTHONPATH": str(project / "proxy")}
     home.run(*tests, "--collect-only", "-m", "", cwd=project, **alone)
