@@ -13,8 +13,8 @@ from bearerd import __version__
 
 PROJECT: Final = Path(__file__).parent.parent
 CHANGELOG: Final = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
-RECORDS: Final = {"benchmarks.md"}
-"""Pages that say what was measured, and with which version."""
+RECORDS: Final = {"benchmarks.md", "status.txt"}
+"""What was measured or seen, and with which version."""
 
 _NAMED: Final = re.compile(
     r"(?i)bearerd[\"'`)]*(?:,? version)?[\s:=/@-]*v?\"?(?!(?:\d+\.){3}\d)(\d+\.\d+\.\d+[\w.]*)"
