@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import ssl
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
@@ -56,13 +57,14 @@ async def run_script(script: str, folder: Path, **variables: str) -> Ended:
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=PIPE,
+        start_new_session=True,
     )
     try:
         async with asyncio.timeout(LIMIT_S):
             out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
+    except TimeoutError:  # with what it has left in the background, which holds its output open
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode())
 
