@@ -61,6 +61,8 @@ class ApiUpstream:
     else what `reply` says: a JSON echo, and OpenAI's chat completions at `CHAT_PATH`.
     """
 
+    challenge = 'Bearer error="invalid_token"'
+
     def __init__(self, check: Check, *, chunk_gap_s: float = 0.01) -> None:
         self.calls: list[Call] = []
         self.last_token = ""
@@ -98,7 +100,7 @@ class ApiUpstream:
             Call(request.method, request.raw_path, tuple(request.raw_headers), digest, authorized)
         )
         if not authorized:
-            return _unauthorized()
+            return _unauthorized(self.challenge)
         return await self.reply(request, body)
 
     def token_of(self, request: web.Request) -> str:
@@ -144,13 +146,13 @@ def _bearer_of(request: web.Request) -> str:
     return token if scheme == "Bearer" else ""
 
 
-def _unauthorized() -> web.Response:
+def _unauthorized(challenge: str) -> web.Response:
     """In the words of RFC 6750, with a body as OpenAI's API gives it."""
     error = {"message": "the token is unknown, expired or revoked", "type": "invalid_request_error"}
     return web.json_response(
         {"error": {**error, "param": None, "code": "invalid_token"}},
         status=401,
-        headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
+        headers={"WWW-Authenticate": challenge},
     )
 
 

@@ -4,7 +4,6 @@ import base64
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from certificates import Authority
 from commands import Ended
 from daemons import RunningDaemon
 from guides.guide import Guide, run_script, served
+from recipes.git_server import GitServer
 from upstreams import ApiUpstream, accept_any_of
 
 ACCOUNT: Final = '[accounts.work]\ntoken = "{token}"\n[routes."/"]\nupstream = "http://127.0.0.1:9"\n'
@@ -126,43 +126,13 @@ async def test_kubectl(guide: Guide, token: str, tmp_path: Path) -> None:
         assert (ended.status, ended.out) == (0, '{"gitVersion": "v1"}'), ended.err
 
 
-COMMIT: Final = b"""commit refs/heads/main
-committer Nobody <nobody@example.com> 0 +0000
-data 0
-M 100644 inline greeting.txt
-data 6
-Hello
-"""
-
-
-def make_repository(bare: Path) -> None:
-    """With one commit, to be had as files."""
-    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", bare], check=True)
-    subprocess.run(["git", "-C", bare, "fast-import", "--quiet"], input=COMMIT, check=True)
-    subprocess.run(["git", "-C", bare, "update-server-info"], check=True)
-
-
-@asynccontextmanager
-async def repository(folder: Path, password: str) -> AsyncIterator[str]:
-    """The address of a server that has /team/project.git, as plain files, for the user oauth2 with this password."""
-    make_repository(folder / "team" / "project.git")
-    expected = "Basic " + base64.b64encode(f"oauth2:{password}".encode()).decode()
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Authorization") != expected:
-            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="code"'})
-        file = folder / request.path.lstrip("/")
-        return web.FileResponse(file) if file.is_file() else web.Response(status=404)
-
-    async with served(answer) as port:
-        yield f"http://127.0.0.1:{port}"
-
-
 async def test_git(guide: Guide, token: str, tmp_path: Path) -> None:
-    async with repository(tmp_path / "code", token) as url:
-        own = Guide("token-helper", guide.folder, {"https://git.example.com": url})
+    async with GitServer(accept_any_of({token}), tmp_path / "code") as server:
+        shown = {"https://git.example.com": server.url, "team/project.git": "acme/greeting.git"}
+        own = Guide("token-helper", guide.folder, shown | {"into 'project'": "into 'greeting'"})
         await own.follow("git", GIT_TERMINAL_PROMPT="0", GIT_CONFIG_NOSYSTEM="1")
-    assert (guide.folder / "project" / "greeting.txt").read_text() == "Hello\n"
+        assert not server.calls[0].authorized, "git asks without a credential first"
+    assert (guide.folder / "greeting" / "greeting.txt").read_text() == "Hello\n"
 
 
 @asynccontextmanager

@@ -28,6 +28,8 @@ Hello
 class GitServer(ApiUpstream):
     """The repository /acme/greeting.git, with one commit, kept below `folder`."""
 
+    challenge = 'Basic realm="code"'
+
     def __init__(self, check: Check, folder: Path) -> None:
         super().__init__(check)
         self._folder = folder
