@@ -22,6 +22,7 @@ from bearerd.settings.documentation import load_document, parse_document
 from bearerd.settings.model import NAMED, SINGLE, Table
 from bearerd.settings.problems import describe
 from bearerd.settings.schema import build_schema
+from blocks import read_blocks
 
 PROJECT: Final = Path(__file__).parent.parent
 SCHEMA: Final = build_schema(parse_document(load_document()))
@@ -302,13 +303,13 @@ def test_a_description_has_no_links_and_does_not_point_to_what_is_below() -> Non
 
 
 def blocks() -> list[tuple[str, str]]:
+    """Those of the pages, but for files that are another product's."""
     pages = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
     return [
-        (f"{page.name}-{number}", block)
+        (f"{page.name}-{block.line}", block.text)
         for page in pages
-        for number, block in enumerate(
-            re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-        )
+        for block in read_blocks(page.read_text(encoding="utf-8"))
+        if block.language == "toml" and "another product" not in block.reason
     ]
 
 
