@@ -45,6 +45,7 @@ async def test_a_test_of_newman_that_fails_fails_the_recipe(tmp_path: Path) -> N
             await recipe.run("newman")
 
 
+@pytest.mark.soak
 async def test_a_notebook_calls(tmp_path: Path, here: Path) -> None:
     cell: dict[str, object] = {"cell_type": "code", "id": "a", "outputs": [], "execution_count": None}
     async with (
