@@ -30,7 +30,6 @@ from test_links import PAGES, name_of, text_of
 SHOWN: Final = {
     "caddyfile",
     "diff",
-    "dockerfile",
     "hcl",
     "http",
     "ini",
@@ -160,6 +159,11 @@ def check_json5(text: str, folder: Path) -> None:
     check_json(re.sub(r"(?m)^[ \t]*//.*$", "", text), folder)
 
 
+def check_dockerfile(text: str, _: Path) -> None:
+    for words in re.findall(r"(?m)^.*?(?:CMD|ENTRYPOINT) (\[.*\])$", text):
+        check_data(json.loads(words))
+
+
 def check_python(text: str, _: Path) -> None:
     compile(text, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
 
@@ -167,6 +171,7 @@ def check_python(text: str, _: Path) -> None:
 CHECKS: Final[dict[str, Callable[[str, Path], None]]] = {
     "bash": check_shell,
     "console": check_shell,
+    "dockerfile": check_dockerfile,
     "json": check_json,
     "json5": check_json5,
     "python": check_python,
@@ -247,6 +252,7 @@ def test_what_the_text_names_is_there(page: Path) -> None:
         ("console", "$ bearerd token work --format \\\n  yml\nbearerd: no", "yml"),
         ("yaml", "a: [b", "expected"),
         ("yaml", "command: [bearerd, helthcheck]", "no bearerd helthcheck"),
+        ("dockerfile", 'HEALTHCHECK --interval=10s CMD ["bearerd", "helthcheck"]', "no bearerd helthcheck"),
         ("json", "{a: 1}", "Expecting property name"),
         ("json5", '{\n  // why\n  "a": [1,]\n}', "line 3 column"),
         ("python", "a = ", "invalid syntax"),
