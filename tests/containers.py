@@ -3,10 +3,16 @@
 import json
 import os
 import subprocess
+from asyncio import create_subprocess_exec
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+
+import pytest
+
+from bearerd import __version__
 
 PROJECT: Final = Path(__file__).parents[1]
 PYTHON: Final = "docker.io/library/python:3.12-slim"
@@ -15,6 +21,7 @@ _LENT: Final = (
     "/etc/ssl/certs",
     "/etc/pip.conf",
 )  # what this machine needs to fetch anything, a build here needs too
+_PATH: Final = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SETTINGS: Final = """
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
@@ -65,24 +72,29 @@ class Engine:
         return image in listed.split()
 
     def make_python(self) -> None:
-        """An image by the name of the registry's that has a Python at the same place. It is kept for the next time."""
+        """An image by the name of the registry's that has a Python at the same place, and no bytecode of it either. It is kept
+        for the next time.
+        """
         if self.has(PYTHON):
             return
         tar = self._folder / "python.tar"
         packages = "python3,python3-venv,ca-certificates"
-        self.run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", codename(), tar)
+        bare = "--customize-hook=find \"$1\" -xdev -name '*.pyc' -delete"
+        self.run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", bare, codename(), tar)
         container = self.run("buildah", "from", "scratch").strip()
         self.run("buildah", "add", container, tar, "/")
         link = ("ln", "-s", "/usr/bin/python3", "/usr/local/bin/python3")
         self.run("buildah", "run", "--isolation=chroot", container, "--", *link)
+        self.run("buildah", "config", f"--env=PATH={_PATH}", container)  # the registry's says it, too
         self.run("buildah", "commit", "--quiet", container, PYTHON)
         self.run("buildah", "rm", container)
         tar.unlink()
 
     def build(self) -> None:
-        """The image, by the Dockerfile as it is."""
+        """The image, by the Dockerfile as it is, labelled with this version."""
         lent = [f"--volume={path}:{path}:ro" for path in _LENT if Path(path).exists()]
-        options = ("--isolation=chroot", "--format=docker", "--pull-never", "--quiet", *lent)
+        label = f"--build-arg=VERSION={__version__}"
+        options = ("--isolation=chroot", "--format=docker", "--pull-never", "--quiet", label, *lent)
         self.run("buildah", "bud", *options, "-f", "docker/Dockerfile", "-t", IMAGE, ".", limit_s=600)
 
     @contextmanager
@@ -101,10 +113,37 @@ class Engine:
         return subprocess.run(check, env=self._environ, capture_output=True, check=False).returncode
 
     def log(self, container: str) -> str:
+        """What it has written to standard output and standard error."""
         ended = subprocess.run(
             ("podman", "logs", container), env=self._environ, capture_output=True, text=True, check=True
         )
         return ended.stdout + ended.stderr
+
+    async def begin(self, *argv: str) -> Process:
+        """Podman, with its standard input and output at hand."""
+        return await create_subprocess_exec("podman", *argv, env=self._environ, stdin=PIPE, stdout=PIPE)
+
+    def documents(self, file: Path) -> list[Any]:
+        """What is in a file of YAML, read by the Python that podman-compose is installed with."""
+        read = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))"
+        found: list[Any] = json.loads(self.run("python3", "-c", read, file))
+        return found
+
+
+def check_confined(engine: Engine, container: str) -> None:
+    """That nothing is open to its first process which the examples shut."""
+    status = dict(
+        line.split(":\t", 1)
+        for line in engine.podman("exec", container, "cat", "/proc/1/status").splitlines()
+    )
+    assert status["Uid"].split() == ["65532"] * 4
+    assert {status[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
+    assert status["NoNewPrivs"] == "1"
+    assert int(status["VmHWM"].split()[0]) < 128 << 10
+    settings = engine.inspect("container", container)["HostConfig"]
+    assert (settings["Memory"], settings["ReadonlyRootfs"]) == (128 << 20, True)
+    with pytest.raises(AssertionError, match="Read-only file system"):
+        engine.podman("exec", container, "touch", "/opt/bearerd/new")
 
 
 def codename() -> str:

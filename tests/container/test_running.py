@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from containers import IMAGE, Engine
+from containers import IMAGE, Engine, check_confined
 from faults import refused_port
 
 GRACE_S: Final = 15
@@ -87,20 +87,6 @@ async def test_it_serves_without_root_capabilities_or_anything_to_write_to_and_e
         assert engine.inspect("container", name)["State"]["ExitCode"] == 0
         events = [json.loads(line) for line in engine.log(name).splitlines() if line.startswith("{")]
         assert events[-1]["event"] == "daemon.stopped"
-
-
-def check_confined(engine: Engine, name: str) -> None:
-    status = dict(
-        line.split(":\t", 1) for line in engine.podman("exec", name, "cat", "/proc/1/status").splitlines()
-    )
-    assert status["Uid"].split() == ["65532"] * 4
-    assert {status[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
-    assert status["NoNewPrivs"] == "1"
-    assert int(status["VmHWM"].split()[0]) < 128 << 10
-    memory = engine.inspect("container", name)["HostConfig"]
-    assert (memory["Memory"], memory["ReadonlyRootfs"]) == (128 << 20, True)
-    with pytest.raises(AssertionError, match="Read-only file system"):
-        engine.podman("exec", name, "touch", "/opt/bearerd/new")
 
 
 async def until_refused(port: int) -> None:
