@@ -46,7 +46,7 @@ soak: $(VENV)/.dev $(VENV)/.wheels .make/installers-venv .make/peers .make/recip
 	PATH="$(CURDIR)/.make/installers-venv/bin:$$PATH" $(BIN)/python -m pytest -m "soak and not container" --timeout=1200
 
 container-test: $(VENV)/.dev .make/container-venv  ## build the image and run the examples of docker/ with it
-	@.ci/need podman buildah runc mmdebstrap
+	@.ci/need podman buildah runc mmdebstrap catatonit
 	PATH="$(CURDIR)/.make/container-venv/bin:$$PATH" $(BIN)/python -m pytest -m container --timeout=600 tests/container
 
 lint: $(VENV)/.dev  ## check style, types and the direction of imports
