@@ -1,7 +1,6 @@
 """The guide for CI jobs: its script as a step would run it, with each way to get a token, and what ends it early."""
 
 import re
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -127,7 +126,6 @@ async def obtain(guide: Guide, name: str) -> Granted | Failure:
     return await CommandTokenSource(source, SystemClock()).obtain(None)
 
 
-@pytest.mark.skipif(shutil.which("jq") is None, reason="the block needs jq")
 async def test_the_identity_of_a_job_at_github(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     token, seen = canaries.make("access"), list[str]()
     monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "of-the-job")
