@@ -131,7 +131,7 @@ $(VENV)/.wheels: .ci/requirements/wheels.txt | $(VENV)/.runtime
 	@touch $@
 
 .make/peers: $(PEERS)/package-lock.json
-	@.ci/need node npm openssl dbus-daemon dbus-send gnome-keyring-daemon faketime chromium strace nginx go git curl jq bash zsh fish mandoc systemd-analyze
+	@.ci/need node npm openssl dbus-daemon dbus-send gnome-keyring-daemon faketime chromium strace nginx go git curl jq bash zsh fish mandoc systemd-analyze jq
 	cd $(PEERS) && npm ci --no-audit --no-fund --loglevel=error
 	@mkdir -p .make && touch $@
 
