@@ -40,7 +40,7 @@ def test_nothing_more_is_asked(tmp_path: Path, command: str) -> None:
     assert "YOUR-" not in re.sub(r"(?m)^#.*$", "", file.read_text())
 
 
-@pytest.mark.parametrize("name", ["cognito", "snowflake"])
+@pytest.mark.parametrize("name", ["atlassian", "cognito", "snowflake"])
 def test_a_server_without_a_preset(tmp_path: Path, name: str) -> None:
     file = tmp_path / "bearerd.toml"
     file.write_text(find_block(PAGE, name).text)
