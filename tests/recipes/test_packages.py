@@ -65,6 +65,16 @@ async def test_an_index_that_names_itself_in_full_is_told_what_it_is_called(
         assert installed(here)
 
 
+@pytest.mark.soak
+async def test_uv_installs(tmp_path: Path, here: Path) -> None:
+    async with (
+        PythonIndex(accept_any_of({TOKEN})) as index,
+        following("packages", tmp_path, STATIC, {INDEX: index.url}, "pypi.toml") as recipe,
+    ):
+        await recipe.run("uv", UV_PYTHON_DOWNLOADS="never")
+    assert list(here.glob(".venv/lib/*/site-packages/acme_greeting.py"))
+
+
 async def test_twine_uploads(tmp_path: Path, here: Path) -> None:
     wheel = here / "dist" / WHEEL
     wheel.parent.mkdir()
