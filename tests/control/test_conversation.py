@@ -3,9 +3,8 @@
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -18,58 +17,23 @@ from bearerd.control.conversation import Conversation
 from bearerd.control.rendezvous import GREETING, Origin
 from bearerd.control.socket import BAD_REQUEST, LINE_LIMIT, LOGINS, NOT_MINE, ControlSocket
 from bearerd.control.terminal import WAYS, TerminalLogins
-from bearerd.core.accounts import Grant, OAuthSource
-from bearerd.core.calls import Asker
-from bearerd.core.lifecycle import Event, Failure, Policy, State
-from bearerd.core.redirects import Landing
-from bearerd.core.tokens import Granted, TokenSet
 from bearerd.errors import LoginRequired
-from bearerd.stores.memory import MemoryLock, MemoryStore
-from bearerd.tokens.logins import ABANDONED, UNKNOWN, Logins, Party
-from bearerd.tokens.manager import TokenManager
-from bearerd.tokens.refresh import RefreshProtocol
+from bearerd.tokens.logins import ABANDONED, UNKNOWN, Logins
 from both_loops import nothing_left
 from clocks import FakeClock
+from parties import BASE, DONE, LANDING, build_parties, is_under_way
 from patience import settle
 
 __all__ = ["nothing_left"]
 
 ORIGIN: Final = Origin("/etc/one.toml")
-BASE: Final = "http://127.0.0.1:6750"
-LANDING: Final = Landing(f"{BASE}/-/callback", BASE, "/-/callback")
-SOURCE: Final = OAuthSource(Grant.AUTHORIZATION_CODE, "cli", issuer=ISSUER)
 ASK: Final = {"do": "login", "account": "work", "config": ORIGIN.file, "overrides": "", "way": "paste"}
-DONE: Final = {"done": {"account": "work", "subject": "someone", "expires_at": 1_000_600.0, "problem": None}}
 AT_OUR_PAGE: Final = {"login": {"url": f"{BASE}/-/login/work"}}
 GIVEN_UP: Final = {"error": {"kind": "login_failed", "text": ABANDONED}}
 TOO_MANY: Final = {
     "error": {"kind": "unavailable", "text": "too many logins are under way", "retry_after_s": 10.0}
 }
 SOON_S: Final = 30.0  # no test waits for as long, unless it fails
-
-
-class Unused:
-    """A token source, and an observer, of which nothing is wanted here."""
-
-    async def obtain(self, current: TokenSet | None) -> Granted | Failure:
-        raise AssertionError(current)
-
-    async def aclose(self) -> None: ...
-
-    def unsaved(self, reason: str | None) -> None:
-        raise AssertionError(reason)
-
-    def defect(self, exc: Exception) -> None:
-        raise exc
-
-
-class Source(Unused):
-    def changed(self) -> bool:
-        return False
-
-
-class Observer(Unused):
-    def changed(self, before: State, event: Event, after: State, askers: Sequence[Asker]) -> None: ...
 
 
 class Side:
@@ -79,7 +43,7 @@ class Side:
         self.clock = FakeClock()
         self.server = FakeAuthorizationServer()
         self.server.wall = self.clock.wall()
-        parties = {"work": self.party(SOURCE), "closed": self.party(replace(SOURCE, login=False))}
+        parties = build_parties(self.server, self.clock)
         self.managers = {name: party.manager for name, party in parties.items()}
         self.logins = Logins(parties, self.clock)
         self.defects: list[Exception] = []
@@ -90,15 +54,9 @@ class Side:
             else None,
         )
 
-    def party(self, source: OAuthSource) -> Party:
-        protocol = RefreshProtocol(Source(), MemoryStore(), MemoryLock(), self.clock, Observer())
-        manager = TokenManager(protocol, Policy(renewable=False), Observer(), draw=lambda: 0.0)
-        return Party(source, self.server, manager)
-
     @property
     def under_way(self) -> bool:
-        """Whether a login is: it has a timer of its own, and the accounts have none beyond 30 s."""
-        return any(due > 31 for due in self.clock.armed)
+        return is_under_way(self.clock)
 
     @asynccontextmanager
     async def running(self, environ: Mapping[str, str]) -> AsyncIterator["Side"]:

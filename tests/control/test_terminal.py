@@ -1,7 +1,7 @@
 """A login in a terminal as a conversation: each way to its end, and nothing left pending when one comes to nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -11,16 +11,11 @@ import pytest
 
 from authorization_servers import ISSUER, PENDING, SERVER, FakeAuthorizationServer
 from bearerd.control.terminal import WAYS, Reply, TerminalLogins, advise
-from bearerd.core.accounts import Grant, OAuthSource
 from bearerd.core.authorization import Callback
-from bearerd.core.calls import Asker
-from bearerd.core.lifecycle import Event, Failure, FailureKind, Policy, State
+from bearerd.core.lifecycle import Failure, FailureKind
 from bearerd.core.metadata import Metadata
 from bearerd.core.redaction import Secret
-from bearerd.core.redirects import Landing
-from bearerd.core.tokens import Granted, TokenSet
 from bearerd.errors import LoginRefused, LoginRequired
-from bearerd.stores.memory import MemoryLock, MemoryStore
 from bearerd.tokens.logins import (
     ABANDONED,
     EXPIRED,
@@ -30,21 +25,15 @@ from bearerd.tokens.logins import (
     REPLACED,
     UNKNOWN,
     Logins,
-    Party,
 )
-from bearerd.tokens.manager import TokenManager
-from bearerd.tokens.refresh import RefreshProtocol
 from both_loops import nothing_left
 from clocks import FakeClock
+from parties import BASE, DONE, LANDING, build_parties, is_under_way
 
 __all__ = ["nothing_left"]
 
 MINE: Final = Secret("the-binding-of-another-place")
-BASE: Final = "http://127.0.0.1:6750"
-LANDING: Final = Landing(f"{BASE}/-/callback", BASE, "/-/callback")
-SOURCE: Final = OAuthSource(Grant.AUTHORIZATION_CODE, "cli", issuer=ISSUER)
 NOT_HERE: Final = "account {} is not one that a person may log in to here; log in where its vault is filled, or see its grant and login with: bearerd config show"
-DONE: Final = {"done": {"account": "work", "subject": "someone", "expires_at": 1_000_600.0, "problem": None}}
 DEVICE: Final = {
     "device": {
         "verification_uri": f"{ISSUER}/go",
@@ -58,30 +47,6 @@ INVALID_GRANT: Final = Failure(
 )
 SLOW_DOWN: Final = Failure(FailureKind.TRANSIENT, "slow down", None, "slow_down")
 SAID_NO: Final = Failure(FailureKind.PERMANENT, "the person said no", None, "access_denied")
-
-
-class Unused:
-    """A token source, and an observer, of which nothing is wanted here."""
-
-    async def obtain(self, current: TokenSet | None) -> Granted | Failure:
-        raise AssertionError(current)
-
-    async def aclose(self) -> None: ...
-
-    def unsaved(self, reason: str | None) -> None:
-        raise AssertionError(reason)
-
-    def defect(self, exc: Exception) -> None:
-        raise exc
-
-
-class Source(Unused):
-    def changed(self) -> bool:
-        return False
-
-
-class Observer(Unused):
-    def changed(self, before: State, event: Event, after: State, askers: Sequence[Asker]) -> None: ...
 
 
 class Server(FakeAuthorizationServer):
@@ -137,19 +102,13 @@ class World:
         self.clock = FakeClock()
         self.server = Server()
         self.server.wall = self.clock.wall()
-        self.managers: list[TokenManager] = []
-        parties = {"work": self.party(SOURCE), "closed": self.party(replace(SOURCE, login=False))}
+        parties = build_parties(self.server, self.clock)
+        self.managers = [party.manager for party in parties.values()]
         self.manager = parties["work"].manager
         self.logins = Logins(parties, self.clock)
         landings = dict.fromkeys(("work", "closed"), LANDING)
         urls = {"work": f"{BASE}/-/login/work", "closed": f"{BASE}/-/login/closed"}
         self.terminals = TerminalLogins(self.logins, landings, urls, **options)
-
-    def party(self, source: OAuthSource) -> Party:
-        protocol = RefreshProtocol(Source(), MemoryStore(), MemoryLock(), self.clock, Observer())
-        manager = TokenManager(protocol, Policy(renewable=False), Observer(), draw=lambda: 0.0)
-        self.managers.append(manager)
-        return Party(source, self.server, manager)
 
     async def meet(self, way: str, account: str = "work") -> tuple[Person, asyncio.Task[Reply]]:
         """Somebody who has been told what to do, and how the conversation ends."""
@@ -173,8 +132,7 @@ class World:
 
     @property
     def under_way(self) -> bool:
-        """Whether a login is: it has a timer of its own, and the accounts have none beyond 30 s."""
-        return any(due > 31 for due in self.clock.armed)
+        return is_under_way(self.clock)
 
     async def reason(self) -> str:
         """Why there is no token."""
