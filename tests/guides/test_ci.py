@@ -77,13 +77,19 @@ def test_the_file_says_what_the_variables_say(guide: Guide) -> None:
     assert "service" in by_file.accounts
 
 
+async def test_a_secret_that_is_not_taken(guide: Guide) -> None:
+    (guide.folder / "secret").write_text("another")
+    ended = await run_script(f"{guide.block('variables').text}\nbearerd token service", guide.folder)
+    assert (ended.status, ended.out) == (1, "")
+    assert "the token endpoint says invalid_client" in ended.err
+
+
+@pytest.mark.soak
 async def test_a_secret_that_is_not_taken_ends_the_job_before_the_command(guide: Guide, port: int) -> None:
     (guide.folder / "secret").write_text("another")
     job = read_job(guide, "curl", "touch called; curl")
     ended = await run_script(f"{guide.block('variables').text}\n{job}", guide.folder)
     assert ended.status == 1
-    assert "the token endpoint says invalid_client" in ended.err
-    assert "`the token endpoint says invalid_client`" in guide.page.read_text()
     assert not (guide.folder / "called").exists()
     await assert_free(port)
 
@@ -93,16 +99,6 @@ async def test_a_configuration_that_is_not_there_ends_the_job_at_once(guide: Gui
     assert ended.status == 78
     assert ended.err.startswith("bearerd: there is no configuration; ")
     assert "`there is no configuration`, status 78" in guide.page.read_text()
-
-
-async def test_a_port_that_another_job_has(guide: Guide, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with served(answer_with({}, [])) as taken:
-        monkeypatch.setenv("BEARERD_LISTEN__PORT", str(taken))
-        ended = await run_script(f"{guide.block('variables').text}\nbearerd run", guide.folder)
-    assert ended.status == 78
-    assert f"listen.port: {taken} on 127.0.0.1 is in use by another program" in ended.err
-    for page in (guide.page, guide.page.with_name("laptop.md")):
-        assert "`listen.port: 6750 on 127.0.0.1 is in use by another program`" in page.read_text()
 
 
 async def test_without_a_daemon(guide: Guide) -> None:
