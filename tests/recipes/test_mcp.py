@@ -35,7 +35,8 @@ async def serving(peer: OidcPeer) -> AsyncIterator[str]:
         }
         process.stdin.write(json.dumps(settings).encode() + b"\n")
         async with asyncio.timeout(START_S):
-            yield f"http://127.0.0.1:{int(await process.stdout.readline())}"
+            port = int(await process.stdout.readline())
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         await process.wait()

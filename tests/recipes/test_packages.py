@@ -1,5 +1,6 @@
 """pip, twine and npm at private indexes, as their page has them; and what each cure of the page is for."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from recipes.recipe import STATIC, TOKEN, account_of, following
 from upstreams import accept_any_of
 
 INDEX = "https://packages.example.com"
-ONLY = {"PIP_TARGET": "installed", "PIP_NO_CACHE_DIR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+BARE = {"PIP_TARGET": "installed", "PIP_NO_CACHE_DIR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+ONLY = BARE | {"PIP_CONFIG_FILE": os.devnull}  # no index of this machine's
 QUIET = {"npm_config_update_notifier": "false"}
 FULL = 'forwarded = "x-forwarded"\n'
 
@@ -46,7 +48,7 @@ async def test_pip_by_its_file(tmp_path: Path, here: Path) -> None:
         following("packages", tmp_path, STATIC, {INDEX: index.url}, "pypi.toml") as recipe,
     ):
         recipe.write("pip.conf", "../.config/pip/pip.conf")
-        await recipe.run("pip with its file", **ONLY)
+        await recipe.run("pip with its file", **BARE)
     assert installed(here)
 
 
