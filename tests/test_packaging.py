@@ -74,7 +74,7 @@ def unpack(source: Path, folder: Path) -> Path:
 def files_of_git() -> set[str]:
     """What belongs to the project, and what is about to."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=PROJECT,
         capture_output=True,
         text=True,
