@@ -108,7 +108,8 @@ async def test_from_make_run_to_a_call_that_survives_its_token(user: NewUser) ->
     recipe = re.search(r"(?m)^run:.*\n\t@exec \$\(BIN\)/(.*)$", (PROJECT / "Makefile").read_text())
     assert recipe is not None
     async with goes_on(Step(f"{recipe[1]} --port {user.port}", shown.output), user):
-        first, _, last = await follow(user.sees(README, "calls"), user.home, **user.variables)
+        another_time = dict.fromkeys(("59.6", "60.0", "ccc3acd48883", "e1f11b2b7ab4"), "…")
+        first, _, last = await follow(user.sees(README, "calls", **another_time), user.home, **user.variables)
         await follow(user.sees(TROUBLE, "whose"), user.home, **user.variables)
     assert json.loads(first)["token_fingerprint"] != json.loads(last)["token_fingerprint"]
 
