@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 import subprocess
+import tempfile
 from asyncio.subprocess import PIPE
 from email.parser import BytesHeaderParser
 from pathlib import Path
@@ -44,13 +45,15 @@ class GitServer(ApiUpstream):
 
     async def reply(self, request: web.Request, body: bytes) -> web.StreamResponse:
         """As RFC 3875 has it."""
-        process = await asyncio.create_subprocess_exec(
-            *("git", "http-backend"),
-            stdin=PIPE,
-            stdout=PIPE,
-            env=os.environ | self._describe(request),
-        )
-        out, _ = await process.communicate(body)
+        with (
+            tempfile.TemporaryFile() as sent
+        ):  # a pipe may be closed by then: not every call has its body read
+            sent.write(body)
+            sent.seek(0)
+            process = await asyncio.create_subprocess_exec(
+                *("git", "http-backend"), stdin=sent, stdout=PIPE, env=os.environ | self._describe(request)
+            )
+            out, _ = await process.communicate()
         head, _, content = out.partition(b"\r\n\r\n")
         fields = BytesHeaderParser().parsebytes(head)
         status = int(fields.get("Status", "200").split()[0])
