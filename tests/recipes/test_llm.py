@@ -67,6 +67,7 @@ async def test_the_environment_is_enough(tmp_path: Path) -> None:
         await recipe.run("exec")
 
 
+@pytest.mark.soak
 async def test_a_key_of_another_field_stays_here(tmp_path: Path) -> None:
     """As older SDKs send it. Without what the page says of it, the gateway gets it."""
     call = f"curl -sS --fail-with-body -H 'X-Api-Key: dummy' {{url}}{MESSAGES_PATH} --json '{{{{\"model\": \"any\"}}}}'"

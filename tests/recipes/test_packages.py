@@ -21,24 +21,35 @@ def installed(folder: Path) -> bool:
     return (folder / "installed" / "acme_greeting.py").exists()
 
 
-async def test_pip_and_npm_install(tmp_path: Path, here: Path) -> None:
-    async with (
-        OidcPeer() as peer,
-        PythonIndex(peer.introspect) as index,
-        NpmRegistry(peer.introspect) as registry,
-    ):
+async def test_pip_installs_and_twine_uploads(tmp_path: Path, here: Path) -> None:
+    wheel = here / "dist" / WHEEL
+    wheel.parent.mkdir()
+    wheel.write_bytes(build_wheel())
+    async with OidcPeer() as peer, PythonIndex(peer.introspect) as index:
         account = account_of(peer, tmp_path)
         async with following("packages", tmp_path, account, {INDEX: index.url}, "pypi.toml") as recipe:
             await recipe.run("pip", **ONLY)
-            assert installed(here)
+            await recipe.run("twine")
+        assert index.unauthorized == 0
+    assert installed(here)
+    assert len(index.uploads) == 1
+    assert wheel.read_bytes() in index.uploads[0]
+
+
+async def test_npm_installs_and_publishes(tmp_path: Path, here: Path) -> None:
+    async with OidcPeer() as peer, NpmRegistry(peer.introspect) as registry:
+        account = account_of(peer, tmp_path)
         async with following("packages", tmp_path, account, {INDEX: registry.url}, "npm.toml") as recipe:
             recipe.write(".npmrc")
+            (here / "package.json").write_text('{"name": "acme-parting", "version": "1.0.0"}')
             await recipe.run("npm", **QUIET)
-            await recipe.follow("npm ping", **QUIET)  # by /-/ping, below the prefix
-        assert (here / "node_modules" / "acme-greeting" / "index.js").exists()
-        assert "127.0.0.1" not in (here / "package-lock.json").read_text()
-        assert index.unauthorized == registry.unauthorized == 0
-        assert registry.calls[-1].raw_path.startswith("/npm/-/ping")
+            await recipe.follow("npm ping", **QUIET)
+            assert registry.calls[-1].raw_path.startswith("/npm/-/ping")  # no page of bearerd's own
+            await recipe.run("publish", **QUIET)
+        assert registry.unauthorized == 0
+    assert (here / "node_modules" / "acme-greeting" / "index.js").exists()
+    assert "127.0.0.1" not in (here / "package-lock.json").read_text()
+    assert registry.published == ["acme-parting"]
 
 
 @pytest.mark.soak
@@ -77,19 +88,6 @@ async def test_uv_installs(tmp_path: Path, here: Path) -> None:
     assert list(here.glob(".venv/lib/*/site-packages/acme_greeting.py"))
 
 
-async def test_twine_uploads(tmp_path: Path, here: Path) -> None:
-    wheel = here / "dist" / WHEEL
-    wheel.parent.mkdir()
-    wheel.write_bytes(build_wheel())
-    async with (
-        PythonIndex(accept_any_of({TOKEN})) as index,
-        following("packages", tmp_path, STATIC, {INDEX: index.url}, "pypi.toml") as recipe,
-    ):
-        await recipe.run("twine")
-    assert len(index.uploads) == 1
-    assert wheel.read_bytes() in index.uploads[0]
-
-
 @pytest.mark.soak
 async def test_npm_goes_to_the_registry_itself_where_it_may(tmp_path: Path, here: Path) -> None:
     """What `replace-registry-host` of the page is for."""
@@ -114,14 +112,3 @@ async def test_a_registry_that_is_told_what_it_is_called_serves_one_scope(tmp_pa
             (here / "package.json").write_text('{"dependencies": {"@acme/greeting": "1.0.0"}}')
             await recipe.follow("npm install --no-audit", **QUIET)
     assert (here / "node_modules" / "@acme" / "greeting" / "index.js").exists()
-
-
-async def test_npm_publishes(tmp_path: Path, here: Path) -> None:
-    (here / "package.json").write_text('{"name": "acme-parting", "version": "1.0.0"}')
-    async with (
-        NpmRegistry(accept_any_of({TOKEN})) as registry,
-        following("packages", tmp_path, STATIC, {INDEX: registry.url}, "npm.toml") as recipe,
-    ):
-        recipe.write(".npmrc")
-        await recipe.run("publish", **QUIET)
-    assert registry.published == ["acme-parting"]

@@ -70,6 +70,7 @@ async def test_a_state_is_locked_saved_and_unlocked_with_tokens_that_are_revoked
         assert server.unauthorized == 2
 
 
+@pytest.mark.soak
 async def test_a_method_that_the_rules_do_not_name_is_refused(tmp_path: Path) -> None:
     async with StateServer(accept_any_of({TOKEN})) as server, aiohttp.ClientSession() as http:
         rule = METHODS.replace('"LOCK", ', "")
