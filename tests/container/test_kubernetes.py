@@ -157,6 +157,9 @@ async def playing(
         yield Pod(engine, pod, port, probes)
     finally:
         await asyncio.to_thread(engine.podman, "kube", "down", played)
+        for volume in engine.podman("volume", "ls", "--quiet").split():
+            if volume.endswith(f"-of-{pod}"):  # what it has made of the configurations
+                engine.podman("volume", "rm", volume)
 
 
 async def until(pod: Pod, reached: Callable[[Pod], bool]) -> None:
