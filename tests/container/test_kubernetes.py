@@ -7,6 +7,7 @@ both on this machine's own network, and what a kubelet would ask is asked by the
 import asyncio
 import base64
 import json
+import os
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -27,6 +28,7 @@ from faults import refused_port
 from people import Person
 
 FOLDER: Final = PROJECT / "docker" / "kubernetes"
+GROUP: Final = 65532  # the fsGroup of the manifests
 LIFETIME_S: Final = 10
 LIFETIMES: Final = 3
 LIMIT_S: Final = 120.0
@@ -189,6 +191,56 @@ async def log_in(pod: Pod) -> None:
     await login.stdin.drain()
     said, _ = await login.communicate()
     assert login.returncode == 0, said
+
+
+def lay_out(folder: Path, files: dict[str, str]) -> Path:
+    """A volume of a Secret or a ConfigMap as a kubelet leaves it for a pod with `fsGroup: 65532`."""
+    version = folder / "..2001_12_31"
+    version.mkdir(parents=True)
+    (folder / "..data").symlink_to(version.name)
+    for name, text in files.items():
+        (version / name).write_text(text)
+        (version / name).chmod(0o440)
+        (folder / name).symlink_to(f"..data/{name}")
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, 0, GROUP, follow_symlinks=False)
+    version.chmod(0o2755)
+    folder.chmod(0o3777)
+    return folder
+
+
+def open_to_group(folder: Path, mode: int) -> Path:
+    """An empty volume, as a kubelet leaves it for such a pod."""
+    folder.mkdir()
+    os.chown(folder, 0, GROUP)
+    folder.chmod(mode)
+    return folder
+
+
+def test_volumes_as_a_kubelet_leaves_them_are_good_enough(engine: Engine, tmp_path: Path) -> None:
+    """Podman makes others: without links, sticky folders and a group of the pod's."""
+    _, hashes = make_key(engine, tmp_path / "keys")
+    config = next(
+        document["data"]
+        for document in engine.documents(FOLDER / "shared-login.yaml")
+        if document["kind"] == "ConfigMap"
+    )
+    key = base64.b64encode(token_bytes(32)).decode()
+    secrets = lay_out(tmp_path / "secrets", {"vault-key": key, "client-keys.json": hashes})
+    volumes = (
+        f"--volume={lay_out(tmp_path / 'config', config)}:/etc/bearerd:ro",
+        f"--volume={secrets}:/run/secrets/bearerd:ro",
+        f"--volume={open_to_group(tmp_path / 'vault', 0o2775)}:/var/lib/bearerd",
+        f"--volume={open_to_group(tmp_path / 'tmp', 0o2777)}:/tmp",
+    )
+    with engine.running(f"--env=BEARERD_LISTEN__PORT={refused_port()}", *volumes, IMAGE) as name:
+        end = time.monotonic() + LIMIT_S
+        while engine.health(name) != 0:
+            assert engine.inspect("container", name)["State"]["Running"], engine.log(name)
+            assert time.monotonic() < end, engine.log(name)
+            time.sleep(0.5)
+        assert "process 1" in engine.podman("exec", name, "bearerd", "status")
+        engine.podman("exec", name, "bearerd", "doctor", "--offline")  # which fails where it finds a fault
 
 
 async def test_a_pod_s_app_calls_with_its_sidecar_s_tokens_and_its_other_containers_cannot(
