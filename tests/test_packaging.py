@@ -1,5 +1,6 @@
 """What is released: a wheel and the source, what is in them, and that they install and run where there is no index."""
 
+import ast
 import os
 import re
 import shutil
@@ -9,12 +10,14 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 import pytest
 from packaging.metadata import Metadata
+from packaging.utils import canonicalize_name
 
 from bearerd import __version__
 from bearerd.shipped import SOURCES
@@ -22,6 +25,9 @@ from distributions import DAEMON, DEMO, PROJECT, WHEELS, Built, Home, Installati
 
 ROOT: Final = f"bearerd-{__version__}"
 PACKAGE: Final = PROJECT / "proxy" / "bearerd"
+TIED: Final = frozenset({"pydantic_core"})
+"""What something else asks for in one version alone."""
+
 MANUAL: Final = {"bearerd.1": "man1", "bearerd.toml.5": "man5"}
 LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\([^()]*\)")
 _TARGET: Final = re.compile(r"\]\(([^()\s]+)")
@@ -136,6 +142,26 @@ def test_the_metadata_are_such_as_an_index_takes(built: Built) -> None:
     assert str(found.requires_python) == ">=3.11"
     assert found.provides_extra == ["otel", "qr"]
     assert found.description_content_type == "text/markdown"
+
+
+def imports_of(source: str) -> Iterator[str]:
+    """The packages and modules, without what is below them."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_what_is_imported_is_asked_for(built: Built) -> None:
+    """And does not only come with something else, which may leave it out one day."""
+    wanted = Metadata.from_email(metadata_of(built), validate=True).requires_dist or []
+    declared = {canonicalize_name(requirement.name) for requirement in wanted}
+    found = {name for file in PACKAGE.rglob("*.py") for name in imports_of(file.read_text(encoding="utf-8"))}
+    having = packages_distributions()
+    others = found - sys.stdlib_module_names - {"bearerd"} - TIED
+    assert {"aiohttp", "uvloop", "segno", "requests"} <= others
+    assert {n for n in others if not declared & {canonicalize_name(d) for d in having.get(n, ())}} == set()
 
 
 # ---------------------------------------------------------------- the page that an index makes of the README
