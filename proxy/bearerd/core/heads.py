@@ -18,7 +18,8 @@ _HEAD: Final = re.compile(
     % (_TEXT, _TEXT)
 )
 _SPECIAL: Final = b"|".join(sorted(DROPPED | REWRITTEN | {b"content-length"}))
-_LINES: Final = rb"(?:(?!(?i:(?:%b):|access-control-))[!#$%%&'*+.^_`|~0-9A-Za-z-]++:%b\r\n)*+" % (
+# Atomic, and not possessive, which is the same: with a look ahead in it, such a group matches nothing in Python 3.11.2.
+_LINES: Final = rb"(?>(?:(?!(?i:(?:%b):|access-control-))[!#$%%&'*+.^_`|~0-9A-Za-z-]++:%b\r\n)*)" % (
     _SPECIAL,
     _TEXT,
 )
