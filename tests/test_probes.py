@@ -2,8 +2,9 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -111,6 +112,14 @@ async def test_one_account_that_is_logged_out_is_no_reason_against_readiness() -
         await daemon.stop(0)
 
 
+def put_a_file_in_its_place(folder: Path) -> None:
+    """Whoever has just come to write to it makes it anew, so more than once if need be."""
+    while not folder.is_file():
+        folder.rename(folder.with_name(f"was-{time.monotonic_ns()}"))
+        with suppress(IsADirectoryError):
+            folder.write_text("no folder")
+
+
 async def test_a_vault_that_can_no_longer_be_read(tmp_path: Path) -> None:
     folder = tmp_path / "vault"
     key = tmp_path / "key"
@@ -133,8 +142,7 @@ async def test_a_vault_that_can_no_longer_be_read(tmp_path: Path) -> None:
     try:
         await daemon.started()
         assert await ask(daemon.probes_port, "/readyz") == (200, "ok\n")
-        folder.rename(tmp_path / "elsewhere")
-        folder.write_text("no folder")
+        put_a_file_in_its_place(folder)
         daemon.health._store._seen_at = float("-inf")  # as five seconds later
         status, text = await ask(daemon.probes_port, "/readyz?verbose")
         assert (status, "[-]store failed: " in text) == (503, True)
