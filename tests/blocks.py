@@ -47,6 +47,10 @@ class Block:
             text = text.replace(shown, real)
         return replace(self, text=text)
 
+    def put_shown(self, others: Mapping[str, str]) -> "Block":
+        """Likewise, where the block shows them."""
+        return self.put({shown: real for shown, real in others.items() if shown in self.text})
+
 
 @dataclass(frozen=True)
 class Step:
@@ -117,7 +121,7 @@ async def follow(block: Block, folder: Path, **variables: str) -> list[str]:
     """
     canaries.know_variables(variables)
     steps = read_steps(block)
-    environment = _environment(variables)
+    environment = environment_with(variables)
     script = "".join(f"{step.command}\nprintf '\\036%s\\036\\n' $?\n" for step in steps)
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", script), cwd=folder, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
@@ -142,10 +146,12 @@ class Window(Terminal):
     program = ("/usr/bin/env", "bash", "-c")
 
     def __init__(self, step: Step, folder: Path, **variables: str) -> None:
-        super().__init__(f"cd {shlex.quote(str(folder))} && exec {step.command}", **_environment(variables))
+        super().__init__(
+            f"cd {shlex.quote(str(folder))} && exec {step.command}", **environment_with(variables)
+        )
 
 
-def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
     """In which `bearerd` and `python` are those that the tests run with."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     return {**os.environ, "PATH": path, **variables}

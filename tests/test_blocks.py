@@ -102,6 +102,7 @@ class TestReading:
         assert console("a 6750\nb 6750\n").put({"6750": "1", "a": "c"}).text == "c 1\nb 1\n"
         with pytest.raises(AssertionError, match="there is no '9450' in the block of line 7"):
             console("6750\n").put({"9450": "1"})
+        assert console("6750\n").put_shown({"9450": "1", "6750": "2"}).text == "2\n"
 
 
 class TestRunning:

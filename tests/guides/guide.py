@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import ssl
-import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ from typing import Final
 from aiohttp import web
 
 import canaries
-from blocks import Block, find_block, follow
+from blocks import Block, environment_with, find_block, follow
 from commands import Ended
 
 GUIDES: Final = Path(__file__).parent.parent.parent / "docs" / "guides"
@@ -38,8 +37,7 @@ class Guide:
         return GUIDES / f"{self.name}.md"
 
     def block(self, name: str) -> Block:
-        block = find_block(self.page, name)
-        return block.put({shown: real for shown, real in self.places.items() if shown in block.text})
+        return find_block(self.page, name).put_shown(self.places)
 
     async def follow(self, name: str, **variables: str) -> list[str]:
         """What each command of the block prints. Fails where one fails, or prints something else than is shown."""
@@ -49,11 +47,10 @@ class Guide:
 async def run_script(script: str, folder: Path, **variables: str) -> Ended:
     """As a step of a job, or a person, runs it: however it ends."""
     canaries.know_variables(variables)
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     process = await asyncio.create_subprocess_exec(
         *("bash", "-c", script),
         cwd=folder,
-        env=os.environ | {"PATH": path} | variables,
+        env=environment_with(variables),
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=PIPE,

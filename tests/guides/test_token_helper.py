@@ -158,8 +158,8 @@ async def test_docker(guide: Guide, token: str, monkeypatch: pytest.MonkeyPatch)
     program.write_text(guide.block("docker-helper").text)
     program.chmod(0o700)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
-    got = await run_script(f"printf https://registry.example.com | {program.name} get", guide.folder)
-    expected = {"ServerURL": "https://registry.example.com", "Username": "oauth2accesstoken", "Secret": token}
+    got = await run_script(f"printf https://images.example.com | {program.name} get", guide.folder)
+    expected = {"ServerURL": "https://images.example.com", "Username": "oauth2accesstoken", "Secret": token}
     assert json.loads(got.out) == expected
     script = f"echo '{{}}' | {program.name} store && printf x | {program.name} erase"
     assert await run_script(script, guide.folder) == Ended(0, "", "")

@@ -56,8 +56,7 @@ class Recipe:
         return await self.follow(f"python {name}", **variables)
 
     def _block(self, name: str) -> Block:
-        block = find_block(self.page, name)
-        return block.put({BEARERD: f"127.0.0.1:{self.daemon.port}"}) if BEARERD in block.text else block
+        return find_block(self.page, name).put_shown({BEARERD: f"127.0.0.1:{self.daemon.port}"})
 
 
 @asynccontextmanager
