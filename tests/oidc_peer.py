@@ -188,15 +188,15 @@ class OidcPeer:
         assert self._process.stdout is not None
         try:
             async with asyncio.timeout(READY_S):
-                line = await self._process.stdout.readline()
+                if line := await self._process.stdout.readline():
+                    ready: dict[str, str] = json.loads(line)
+                    return ready
+                problem = f"ended with status {await self._process.wait()}"
         except TimeoutError:
-            line = b""
-        if not line:
-            self._stderr.seek(0)
-            said = self._stderr.read().decode(errors="replace")
-            raise RuntimeError(f"the authorization server did not start; run make test. It said:\n{said}")
-        ready: dict[str, str] = json.loads(line)
-        return ready
+            problem = f"was not ready in {READY_S:g} s"
+        self._stderr.seek(0)
+        said = self._stderr.read().decode(errors="replace")
+        raise RuntimeError(f"the authorization server {problem}; run make test. It said:\n{said}")
 
     async def _stop(self) -> None:
         """The server ends by itself once its stdin closes; a stuck one is killed."""

@@ -326,7 +326,9 @@ def test_the_server_does_not_outlive_a_test_run_that_is_killed() -> None:
 
 
 async def test_a_server_that_does_not_start_says_why() -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)run make test.*ttl\.AccessToken must be a positive integer"):
+    with pytest.raises(
+        RuntimeError, match=r"(?s)ended with status 1; run make test.*ttl\.AccessToken must be a positive"
+    ):
         await OidcPeer(access_token_s=-1).__aenter__()
 
 

@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -116,6 +117,8 @@ def users(request: pytest.FixtureRequest) -> Iterator[TcpUsers]:
         yield users
 
 
+CLOSED: Final = 7
+CLOSE_WAIT: Final = 8
 HOSTS: Final = ("127.0.0.1", "127.0.0.2", "::1")
 
 
@@ -186,14 +189,24 @@ def taken(sock: socket.socket, port: int, remote: tuple[str, int]) -> bool:
     return True
 
 
-def test_nobody_gets_the_address_of_one_that_is_half_closed(users: TcpUsers) -> None:
-    """While our end is there, its addresses are taken."""
+def state_of(sock: socket.socket) -> int:
+    """By include/net/tcp_states.h."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+@pytest.mark.parametrize("after_s", [0, pytest.param(1.5, marks=pytest.mark.waits)])
+def test_who_takes_the_address_of_one_that_is_half_closed_is_not_taken_for_it(
+    users: TcpUsers, after_s: float
+) -> None:
+    """The system gives it away on this machine after a second (tcp_tw_reuse in ip-sysctl), but resets our end first."""
     with listening("127.0.0.1") as listener, called(listener, "127.0.0.1") as (stranger, sock):
         stranger.do("close")
+        time.sleep(after_s)
         with socket.socket() as ours:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            assert not taken(ours, stranger.port, listener.getsockname())
-        assert users.of(Accepted(sock)) == GONE
+            got_it = taken(ours, stranger.port, listener.getsockname())
+            assert state_of(sock) == (CLOSED if got_it else CLOSE_WAIT)
+            assert users.of(Accepted(sock)) == GONE
 
 
 def test_a_socket_that_is_bound_to_its_interface(users: TcpUsers) -> None:
