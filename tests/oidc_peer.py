@@ -120,6 +120,10 @@ def hash_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()[:16]
 
 
+class NodeFailedError(Exception):
+    """Node hung or crashed before the server ran. It says nothing of what is tested, so one more start may follow."""
+
+
 class OidcPeer:
     """The server, running between ``__aenter__`` and ``__aexit__``. Lifetimes are whole seconds."""
 
@@ -159,19 +163,10 @@ class OidcPeer:
         return self._process.returncode
 
     async def __aenter__(self) -> Self:
-        node = find_node()
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed in _stop
-        self._process = await asyncio.create_subprocess_exec(
-            *(node, FOLDER / "server.mjs", json.dumps(self._settings)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=self._stderr,
-        )
         try:
-            ready = await self._read_ready()
-        except BaseException:
-            await self._stop()
-            raise
+            ready = await self._start()
+        except NodeFailedError:
+            ready = await self._start()
         self.issuer, self._control = ready["issuer"], ready["control"]
         # Node closes a connection that has been idle for five seconds, and may do so when it is just to be used.
         connector = aiohttp.TCPConnector(force_close=True)
@@ -184,19 +179,41 @@ class OidcPeer:
         finally:
             await self._stop()
 
+    async def _start(self) -> dict[str, str]:
+        """Its addresses. Raises RuntimeError with what the server says against its start, or NodeFailedError."""
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed in _stop
+        self._process = await asyncio.create_subprocess_exec(
+            *(find_node(), FOLDER / "server.mjs", json.dumps(self._settings)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=self._stderr,
+        )
+        try:
+            return await self._read_ready()
+        except BaseException:
+            if self._process.returncode is None:
+                self._process.kill()
+            await self._stop()
+            raise
+
     async def _read_ready(self) -> dict[str, str]:
         assert self._process.stdout is not None
         try:
             async with asyncio.timeout(READY_S):
-                if line := await self._process.stdout.readline():
-                    ready: dict[str, str] = json.loads(line)
-                    return ready
-                problem = f"ended with status {await self._process.wait()}"
+                line = await self._process.stdout.readline()
+                status = None if line else await self._process.wait()
         except TimeoutError:
-            problem = f"was not ready in {READY_S:g} s"
+            raise NodeFailedError(f"node was not ready in {READY_S:g} s") from None
+        if status is None:
+            ready: dict[str, str] = json.loads(line)
+            return ready
+        if status < 0:
+            raise NodeFailedError(f"node ended with status {status}")
         self._stderr.seek(0)
         said = self._stderr.read().decode(errors="replace")
-        raise RuntimeError(f"the authorization server {problem}; run make test. It said:\n{said}")
+        raise RuntimeError(
+            f"the authorization server did not start (status {status}); run make test. It said:\n{said}"
+        )
 
     async def _stop(self) -> None:
         """The server ends by itself once its stdin closes; a stuck one is killed."""

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -12,7 +13,17 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from oidc_peer import APP_CLIENT, BASIC_CLIENT, POST_CLIENT, Client, OidcPeer, Pause, find_node, hash_of
+from oidc_peer import (
+    APP_CLIENT,
+    BASIC_CLIENT,
+    POST_CLIENT,
+    Client,
+    NodeFailedError,
+    OidcPeer,
+    Pause,
+    find_node,
+    hash_of,
+)
 from people import Person, parse_forms
 
 
@@ -327,9 +338,28 @@ def test_the_server_does_not_outlive_a_test_run_that_is_killed() -> None:
 
 async def test_a_server_that_does_not_start_says_why() -> None:
     with pytest.raises(
-        RuntimeError, match=r"(?s)ended with status 1; run make test.*ttl\.AccessToken must be a positive"
+        RuntimeError, match=r"(?s)\(status 1\); run make test.*ttl\.AccessToken must be a positive"
     ):
         await OidcPeer(access_token_s=-1).__aenter__()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_where_node_crashes_it_is_started_once_more(
+    times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashes = tmp_path / "node"
+    crashes.write_text(
+        f"""#!/bin/sh
+echo >>{tmp_path}/starts
+[ $(wc -l <{tmp_path}/starts) -gt {times} ] || kill -SEGV $$
+exec {find_node()} "$@"
+"""
+    )
+    crashes.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(NodeFailedError, match="status -11") if times > 1 else nullcontext():
+        async with OidcPeer() as peer:
+            assert (await peer.request_token(BASIC_CLIENT, grant_type="client_credentials")).status == 200
 
 
 def test_missing_node_is_an_error_that_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ class Pipe:
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
+        self._hung_up = False
         self.told: list[int] = []
         self.outlet = Outlet(self.writing, self.told.append)
 
@@ -40,6 +41,11 @@ class Pipe:
             assert piece, found[-100:]
             found += piece
         return found
+
+    def hang_up(self) -> None:
+        if not self._hung_up:
+            os.close(self.reading)
+            self._hung_up = True
 
     def full(self) -> None:
         """Wait until it takes no more."""
@@ -58,8 +64,7 @@ class Pipe:
 def pipe() -> Iterator[Pipe]:
     subject = Pipe()
     yield subject
-    with suppress(OSError):
-        os.close(subject.reading)
+    subject.hang_up()
     subject.outlet.close()
     os.close(subject.writing)
 
@@ -88,7 +93,7 @@ def test_the_end_waits_for_a_reader_that_does_not_read_only_so_long(pipe: Pipe) 
 
 
 def test_a_reader_that_has_gone_is_no_error(pipe: Pipe) -> None:
-    os.close(pipe.reading)
+    pipe.hang_up()
     for _ in range(3):
         pipe.outlet.write(LINE)
     pipe.outlet.close()
