@@ -1774,6 +1774,70 @@ def test_a_bad_proxy_of_the_environment_is_not_gone_round(folder: Path) -> None:
     assert configure(folder, PLAIN, environ).routes[0].way is DIRECT
 
 
+SERVER = '[accounts.work]\ngrant = "client_credentials"\nclient_id = "c"\nclient_secret = "s"\n'
+
+
+def server_way(folder: Path, text: str, environ: Mapping[str, str] | None = None) -> Way:
+    source = configure(folder, SERVER + text + ROOT, environ or {}).accounts["work"].source
+    assert isinstance(source, OAuthSource)
+    return source.way
+
+
+def test_the_way_to_an_authorization_server(keys: Path) -> None:
+    issuer = 'issuer = "https://login.example.com"\n'
+    url = "http://me:canary@proxy.test:3128"
+    proxy = Proxy(Origin("http", "proxy.test", 3128), Secret("me:canary"))
+    assert server_way(keys, issuer) is DIRECT
+    assert server_way(keys, f'{issuer}proxy = "{url}"\n').proxy == proxy
+    (keys / "proxy-url").write_text(url + "\n")
+    way = server_way(keys, issuer + 'proxy_file = "proxy-url"\nca_file = "ca.pem"\n')
+    assert way == Way(Tls(str(keys / "ca.pem"), seal=way.tls.seal), proxy)
+    shown = read(keys, f'{SERVER}{issuer}proxy = "{url}"\n{ROOT}').settings
+    assert {each.name: each.value for each in shown}[
+        "accounts.work.proxy"
+    ] == f"http://{MASK}@proxy.test:3128"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "proxy"),
+    [
+        ('issuer = "https://login.example.com/tenant"', "http://one.test:3128"),
+        ('token_endpoint = "https://login.example.com/token?tenant=1"', "http://one.test:3128"),
+        ('issuer = "https://login.svc.example.com"', None),
+        ('issuer = "http://127.0.0.1:8080"', None),
+        ('issuer = "https://login.example.com"\nproxy = "none"', None),
+        ('issuer = "https://login.example.com"\nproxy = "three.test"', "http://three.test"),
+    ],
+)
+def test_the_proxy_of_the_environment_for_an_authorization_server(
+    folder: Path, endpoint: str, proxy: str | None
+) -> None:
+    environ = {"HTTPS_PROXY": "http://one.test:3128", "http_proxy": "two.test", "NO_PROXY": "svc.example.com"}
+    way = server_way(folder, endpoint + "\n", environ)
+    assert (way.proxy and str(way.proxy)) == proxy
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('proxy = "socks5://me:canary@proxy"', f"proxy: {BAD_PROXY}"),
+        ('proxy = "http://proxy"\nproxy_file = "secret"', "proxy: is set, and so is proxy_file; keep one of them"),
+        ('proxy_file = "two-lines"', f"proxy_file: two-lines {BAD_PROXY}"),
+        ('ca_file = "nowhere"', "ca_file: nowhere cannot be read: no such file or directory; mend that or name another file"),
+        ('ca_file = "secret"', "ca_file: secret has no certificate in PEM; name a file with -----BEGIN CERTIFICATE----- in it"),
+    ],
+)  # fmt: skip
+def test_bad_ways_to_authorization_servers_are_one_line(keys: Path, text: str, line: str) -> None:
+    issuer = 'issuer = "https://login.example.com"\n'
+    assert refuse(keys, f"{SERVER}{issuer}{text}\n{ROOT}") == f"accounts.work.{line}"
+
+
+def test_a_way_is_for_accounts_that_ask_a_server(folder: Path) -> None:
+    assert refuse(folder, STATIC + 'ca_file = "ca.pem"\n' + ROOT) == (
+        'accounts.work.ca_file: does not belong to grant = "static"; take it out or choose another grant'
+    )
+
+
 def test_limits_of_upstreams(folder: Path) -> None:
     found = configure(
         folder, SECURE + 'response_idle = "1m"\n[limits]\nupstream_connect = 3\nupstream_idle = "1s"\n'

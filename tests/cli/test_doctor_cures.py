@@ -49,11 +49,11 @@ from bearerd.stores.keys import load_key
 from bearerd.stores.vault import VaultFolder
 from certificates import Authority
 from clocks import FakedClock
-from commands import run
 from daemons import RunningDaemon
 from disks import mounted
 from faults import FaultServer, black_hole, hang, read, refused_port, reply, send
 from oidc_peer import BASIC_CLIENT, FOLDER, find_node
+from relays import TunnelProxy
 from test_keychain import Desktop, desktop, home
 from test_rekey import write_key
 from users import bound_by_permissions, shared_folder
@@ -504,23 +504,44 @@ class TestOtherServers:
         await set_up.fault("discovery", "does not do PKCE with S256")
         assert odd.asked == []
 
-    @pytest.mark.soak
     async def test_one_whose_authority_is_not_known(self, set_up: SetUp, tmp_path: Path) -> None:
-        """As processes, for what is trusted is read when one starts."""
         authority = Authority(tmp_path)
-        del set_up.tables["accounts.service"]
         async with Odd(authority.server("127.0.0.1", days=90)) as server:
             server.refuses_redirects = True
             set_up.work["issuer"] = server.issuer
-            words = ("doctor", "--online", "--json", "-c", set_up.write())
-            broken = await run(*words, python=(), **set_up.environ)
-            amiss = [found for found in json.loads(broken.out)["findings"] if found["level"] != "ok"]
-            assert [found["subject"] for found in amiss] == ["reach", "discovery"]
-            assert "an authority that is not known here" in amiss[0]["found"]
-            assert "set SSL_CERT_FILE for bearerd to a PEM file with it" in amiss[0]["cure"]
-            set_up.environ["SSL_CERT_FILE"] = str(authority.ca_file)
-            mended = await run(*words, python=(), **set_up.environ)
-            assert mended.status == 0, mended.out
+            amiss = [found for found in await set_up.findings() if found.level is Level.FAIL]
+            assert [found.subject for found in amiss] == ["reach", "discovery"]
+            assert "an authority that is not known here" in amiss[0].found
+            assert "set accounts.work.ca_file to a PEM file with it" in amiss[0].cure
+            set_up.work["ca_file"] = str(authority.ca_file)
+            assert await set_up.is_sound()
+            set_up.work["ca_file"] = str(Authority(tmp_path, "other").ca_file)
+            amiss = [found for found in await set_up.findings() if found.level is Level.FAIL]
+            assert "other.pem has not got it" in amiss[0].found
+            assert amiss[0].cure == "mend accounts.work.ca_file"
+
+    async def test_one_behind_a_proxy(self, set_up: SetUp, tmp_path: Path) -> None:
+        authority = Authority(tmp_path)
+        async with (
+            Odd(authority.server("127.0.0.1", days=90)) as server,
+            TunnelProxy("bWU6cGFzcw==") as proxy,  # me:pass
+        ):
+            server.refuses_redirects = True
+            set_up.work |= {"issuer": server.issuer, "ca_file": str(authority.ca_file)}
+            set_up.work["proxy"] = f"http://127.0.0.1:{proxy.port}"
+            amiss = [found for found in await set_up.findings() if found.level is Level.FAIL]
+            assert [found.subject for found in amiss] == ["reach", "discovery"]
+            for found in amiss:
+                assert "wants a user name and password (407)" in found.found
+            assert amiss[0].cure == "write them into its URL"
+            set_up.work["proxy"] = f"http://me:pass@127.0.0.1:{proxy.port}"
+            assert await set_up.is_sound()
+            set_up.work["proxy"] = f"http://127.0.0.1:{refused_port()}"
+            amiss = [found for found in await set_up.findings() if found.level is Level.FAIL]
+            assert [found.subject for found in amiss] == ["reach", "discovery"]
+            assert 'set accounts.work.proxy to another or to "none"' in amiss[0].cure
+            set_up.work["proxy"] = "none"
+            assert await set_up.is_sound()
 
     async def test_devices_alone_can_log_in(self, set_up: SetUp, issuer: str) -> None:
         del set_up.work["issuer"]
@@ -568,14 +589,14 @@ class TestOtherServers:
 
     async def test_an_upstream_that_says_nothing(self) -> None:
         async with FaultServer([hang]) as server:
-            place = Place(Origin("http", "127.0.0.1", server.port), DIRECT, "the setting")
+            place = Place(Origin("http", "127.0.0.1", server.port), DIRECT, ("routes", "/"), "upstream")
             (finding,) = await try_place(place, 0.0, LIMIT_S, talk_s=0.2)
         assert finding.level is Level.NOTE
         assert finding.found.endswith("accepts a connection, and says nothing on it for now")
 
     async def test_an_upstream_that_accepts_nothing(self) -> None:
         with black_hole() as port:
-            place = Place(Origin("http", "127.0.0.1", port), DIRECT, "the setting")
+            place = Place(Origin("http", "127.0.0.1", port), DIRECT, ("routes", "/"), "upstream")
             (finding,) = await try_place(place, 0.0, 0.4)
         assert finding.level is Level.FAIL
         assert finding.found.endswith("did not accept a connection in time")

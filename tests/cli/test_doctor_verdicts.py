@@ -386,7 +386,7 @@ def test_open_files() -> None:
 
 
 def test_an_issuer_s_certificate_has_other_cures_than_an_upstream_s() -> None:
-    place = Place(Origin("https", "login.example.com", 443), DIRECT, "accounts.work.issuer")
-    assert "SSL_CERT_FILE" in judge_certificate(place, 20, ()).cure
+    place = Place(Origin("https", "login.example.com", 443), DIRECT, ("accounts", "work"), "issuer")
+    assert "set accounts.work.ca_file to" in judge_certificate(place, 20, ()).cure
     assert "mend accounts.work.issuer" in judge_certificate(place, 62, ["other.example.com"]).cure
     assert "X509 error 23" in judge_certificate(place, 23, ()).found

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -16,9 +17,11 @@ import pytest
 
 from bearerd.demo.authorization_server import Lifetimes
 from bearerd.demo.world import Demo
+from certificates import Authority
 from commands import Ended, run, write
 from daemons import RunningDaemon
 from faults import FaultServer, reply, serve
+from relays import TlsUpstream, TunnelProxy
 
 STATIC = """
 [accounts.work]
@@ -29,6 +32,16 @@ upstream = "http://127.0.0.1:9"
 COUNTING = """
 [accounts.work]
 command = ["sh", "-c", "echo x >> {folder}/calls; printf t; wc -l < {folder}/calls | tr -d ' '"]
+[routes."/"]
+upstream = "http://127.0.0.1:9"
+"""
+SERVICE = """
+[accounts.work]
+grant = "client_credentials"
+token_endpoint = "{endpoint}"
+client_id = "c"
+client_secret = "the-secret"
+ca_file = "{ca_file}"
 [routes."/"]
 upstream = "http://127.0.0.1:9"
 """
@@ -257,6 +270,21 @@ class TestAlone:
             calls(tmp_path) == 2
         )  # a process without a token of its own has the first refresh for the forced one
         assert (await run("refresh", "work", "-c", file)).status == 0
+
+    async def test_behind_the_proxy_of_the_environment(self, tmp_path: Path) -> None:
+        authority = Authority(tmp_path)
+        given = reply(b'{"access_token": "t1", "token_type": "Bearer", "expires_in": 300}')
+        async with (
+            TlsUpstream(authority.server("login.example.com"), given) as server,
+            TunnelProxy() as proxy,
+        ):
+            endpoint = f"https://login.example.com:{server.port}/token"
+            file = write(tmp_path, SERVICE.format(endpoint=endpoint, ca_file=authority.ca_file))
+            variables = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}", "NO_PROXY": "", "no_proxy": ""}
+            assert await run("token", "work", "-c", file, python=(), **variables) == Ended(0, "t1\n", "")
+            shown = await run("config", "show", "-c", file, python=(), **variables)
+            assert re.search(r"accounts\.work\.proxy .*HTTPS_PROXY", shown.out)
+            assert proxy.connections == 1
 
     @pytest.mark.parametrize("value", ["-1", "soon", "nan"])
     async def test_min_valid_is_a_number_of_seconds(self, tmp_path: Path, value: str) -> None:

@@ -11,7 +11,7 @@ from bearerd.core.accounts import Account, CommandSource, FileSource, Grant, OAu
 from bearerd.core.configuration import Configuration, Keys, Limits, Listen, Logging, Store
 from bearerd.core.redaction import Secret
 from bearerd.core.reloading import Changes, Fate, compare, decide_fate, list_fixed
-from bearerd.core.targets import Route, parse_route, sort_routes
+from bearerd.core.targets import Route, Tls, Way, parse_route, sort_routes
 from bearerd.core.vault import build_identity
 
 LOGIN = OAuthSource(
@@ -42,6 +42,7 @@ class TestAccounts:
             (LOGIN, replace(LOGIN, login=False), Fate.RENEWED),
             (LOGIN, replace(LOGIN, redirect_uri="http://127.0.0.1:1/x"), Fate.RENEWED),
             (LOGIN, replace(LOGIN, revocation_endpoint="https://id.example/r"), Fate.RENEWED),
+            (LOGIN, replace(LOGIN, way=Way(Tls("ca.pem"))), Fate.RENEWED),
             (LOGIN, replace(LOGIN, client_id="other"), Fate.REPLACED),
             (LOGIN, replace(LOGIN, issuer="https://other.example"), Fate.REPLACED),
             (LOGIN, replace(LOGIN, resource="https://api.example"), Fate.REPLACED),

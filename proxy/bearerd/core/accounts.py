@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bearerd.core.redaction import Secret
+from bearerd.core.targets import DIRECT, Way
 
 
 class Grant(StrEnum):
@@ -43,6 +44,7 @@ class OAuthSource:
     login: bool = True  # False: nobody may log in here
     authorization_params: tuple[tuple[str, str], ...] = ()  # what a provider wants beside the standard ones
     ended_errors: tuple[str, ...] = ()  # what a provider says in place of invalid_grant
+    way: Way = DIRECT  # to all of the server's https endpoints
 
     @property
     def spends(self) -> bool:

@@ -89,9 +89,13 @@ def build_connect(proxy: Proxy, origin: Origin) -> bytes:
     authority = f"{host}:{origin.port}"
     lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
     if proxy.credentials is not None:
-        encoded = b64encode(proxy.credentials.reveal().encode()).decode("ascii")
-        lines.append(f"Proxy-Authorization: Basic {encoded}")
+        lines.append(f"Proxy-Authorization: {build_authorization(proxy.credentials)}")
     return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+
+def build_authorization(credentials: Secret) -> str:
+    """The value of ``Proxy-Authorization`` for ``user:password`` (RFC 7617 section 2)."""
+    return f"Basic {b64encode(credentials.reveal().encode()).decode('ascii')}"
 
 
 def judge_connect(status: int, proxy: Proxy, origin: Origin) -> str | None:

@@ -32,21 +32,18 @@ def judge_certificate(place: Place, code: int, names: Sequence[str]) -> Finding:
 def _judge_mismatch(place: Place, names: Sequence[str]) -> Finding:
     wanted = place.way.tls.server_name or place.origin.host
     text = f"{place.origin}: its certificate is not for {wanted}, but for {', '.join(names[:5]) or 'another name'}"
-    if place.route is None:
+    if not place.upstream:
         return Finding(
             Level.FAIL, "reach", text, f"mend {place.setting}, or have the server get one for {wanted}"
         )
     name = names[0] if names else "NAME"
-    cure = f'if that is the right server, set {place.of_route("server_name")} = "{name}"; else mend {place.setting}'
+    cure = f'if that is the right server, set {place.beside("server_name")} = "{name}"; else mend {place.setting}'
     return Finding(Level.FAIL, "reach", text, cure)
 
 
 def _judge_unknown(place: Place) -> Finding:
     text = f"{place.origin}: its certificate is of an authority that is not known here"
-    if place.route is None:
-        cure = "if it is to be trusted, set SSL_CERT_FILE for bearerd to a PEM file with it, or add it to the system's"
-        return Finding(Level.FAIL, "reach", text, cure)
-    setting = place.of_route("ca_file")
+    setting = place.beside("ca_file")
     if place.way.tls.ca_file is not None:
         return Finding(
             Level.FAIL, "reach", f"{text}: {place.way.tls.ca_file} has not got it", f"mend {setting}"
@@ -57,9 +54,9 @@ def _judge_unknown(place: Place) -> Finding:
 def judge_handshake(place: Place, exc: OSError) -> Finding:
     """For a connection that was made, and broke while TLS was begun or just after."""
     reason = getattr(exc, "reason", None) or ""
-    if place.route is not None and ("CERTIFICATE_REQUIRED" in reason or "ALERT" in reason):
+    if place.upstream and ("CERTIFICATE_REQUIRED" in reason or "ALERT" in reason):
         text = f"{place.origin} refuses TLS: {reason.lower().replace('_', ' ')}"
-        cure = f"where it wants a client certificate, set {place.of_route('client_cert_file')} to one that it takes"
+        cure = f"where it wants a client certificate, set {place.beside('client_cert_file')} to one that it takes"
         return Finding(Level.FAIL, "reach", text, cure)
     text = f"{place.origin} does not speak TLS, or wants another kind of it"
     return Finding(Level.FAIL, "reach", text, f"mend {place.setting}: the port, or http in place of https")

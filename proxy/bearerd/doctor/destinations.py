@@ -1,27 +1,35 @@
 """Where a configuration has bearerd connect to. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bearerd.core.accounts import OAuthSource
 from bearerd.core.configuration import Configuration
-from bearerd.core.targets import DIRECT, Origin, Route, Way, parse_origin
+from bearerd.core.targets import DIRECT, Origin, Way, parse_origin
 from bearerd.settings.problems import setting_name
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where bearerd connects to. `setting` is where that is written; `route` is None for an authorization server."""
+    """Where bearerd connects to: an upstream, or an authorization server. It is written in `key` of `table`."""
 
     origin: Origin
     way: Way
-    setting: str
+    table: tuple[str, str]
+    key: str
     base: bytes = b""
-    route: Route | None = field(default=None, repr=False)
 
-    def of_route(self, key: str) -> str:
-        """The name of another setting of the same route."""
-        return setting_name(("routes", self.route.name, key)) if self.route else key
+    @property
+    def upstream(self) -> bool:
+        return self.table[0] == "routes"
+
+    @property
+    def setting(self) -> str:
+        return self.beside(self.key)
+
+    def beside(self, key: str) -> str:
+        """The name of another setting of the same table."""
+        return setting_name((*self.table, key))
 
 
 def find_places(configuration: Configuration) -> list[Place]:
@@ -38,10 +46,14 @@ def _servers(configuration: Configuration) -> Iterator[Place]:
         if isinstance(source, OAuthSource):
             key = "token_endpoint" if source.token_endpoint else "issuer"
             origin, _ = parse_origin((source.token_endpoint or source.issuer or "").partition("?")[0])
-            yield Place(origin, DIRECT, setting_name(("accounts", account.name, key)))
+            yield Place(origin, way_to(origin, source), ("accounts", account.name), key)
+
+
+def way_to(origin: Origin, source: OAuthSource) -> Way:
+    """What is http is on this machine."""
+    return source.way if origin.scheme == "https" else DIRECT
 
 
 def _upstreams(configuration: Configuration) -> Iterator[Place]:
     for route in reversed(configuration.routes):
-        setting = setting_name(("routes", route.name, "upstream"))
-        yield Place(route.origin, route.way, setting, route.base, route)
+        yield Place(route.origin, route.way, ("routes", route.name), "upstream", route.base)

@@ -52,7 +52,7 @@ async def try_place(
         async with asyncio.timeout(talk_s or limit_s / 2):
             return [await _talk(place, sock, context, now)]
     except Untrustworthy as problem:
-        return [finding_of(Level.FAIL, "reach", f"{place.of_route(problem.key)}: {problem.text}")]
+        return [finding_of(Level.FAIL, "reach", f"{place.beside(problem.key)}: {problem.text}")]
     except UpstreamError as problem:
         return [_judge_connection(place, problem)]
     except TimeoutError:
@@ -85,7 +85,7 @@ def _judge_name(place: Place, exc: OSError | UnicodeError) -> Finding:
     reason = exc.strerror if isinstance(exc, gaierror) else "it is no name"
     if isinstance(exc, TimeoutError):
         reason = "nothing answers for it in time"
-    setting = place.of_route("proxy") if place.way.proxy else place.setting
+    setting = place.beside("proxy") if place.way.proxy else place.setting
     cure = f"mend its name in {setting}, or this machine's DNS"
     return Finding(Level.FAIL, "reach", f"{name}: its name leads to no address ({reason})", cure)
 
@@ -93,7 +93,7 @@ def _judge_name(place: Place, exc: OSError | UnicodeError) -> Finding:
 def _judge_connection(place: Place, problem: UpstreamError) -> Finding:
     finding = finding_of(Level.FAIL, "reach", str(problem))
     if place.way.proxy is not None:
-        setting = place.of_route("proxy")
+        setting = place.beside("proxy")
         cure = f'mend the proxy, or set {setting} to another or to "none" (it may be of the environment)'
         return Finding(Level.FAIL, "reach", finding.found, finding.cure or cure)
     cure = f"start what should listen there, open the way to it, or mend {place.setting}"
@@ -167,8 +167,8 @@ def _judge_silence(place: Place, reason: Exception | None) -> Finding:
         return judge_handshake(place, reason)
     text = f"{place.origin} accepts a connection and closes it without an answer"
     cure = f"see that it speaks {place.origin.scheme}, or mend {place.setting}"
-    if place.route is not None and place.origin.scheme == "https" and not place.way.tls.client_cert_file:
-        cure += f", or set {place.of_route('client_cert_file')} if it wants one"
+    if place.upstream and place.origin.scheme == "https" and not place.way.tls.client_cert_file:
+        cure += f", or set {place.beside('client_cert_file')} if it wants one"
     return Finding(Level.FAIL, "reach", text, cure)
 
 

@@ -25,9 +25,9 @@ from bearerd.core.grants import (
 from bearerd.core.lifecycle import Failure
 from bearerd.core.metadata import Metadata, configured, override, parse_named_issuer
 from bearerd.core.redaction import Secret
-from bearerd.core.targets import DIRECT, parse_origin
+from bearerd.core.targets import parse_origin
 from bearerd.core.tokens import Granted
-from bearerd.doctor.destinations import Place
+from bearerd.doctor.destinations import Place, way_to
 from bearerd.doctor.findings import Finding, Level
 from bearerd.doctor.reach import try_place
 from bearerd.doctor.verdicts import (
@@ -47,7 +47,6 @@ from bearerd.doctor.verdicts import (
 from bearerd.oauth.exchange import NoReply, Reply, exchange
 from bearerd.oauth.server import discover
 from bearerd.ports import Clock
-from bearerd.settings.problems import setting_name
 
 NOBODYS: Final = "https://bearerd-doctor.invalid/callback"  # RFC 2606: no client can have registered it
 _PAGE: Final = (("Accept", "text/html, application/json;q=0.9"),)
@@ -83,8 +82,8 @@ class Questions:
         if isinstance(server, Failure):
             return [discovery]
         way, skew, (client, outcome), (redirect, answer) = await asyncio.gather(
-            self._try_further(account, server),
-            self._judge_clock(server),
+            self._try_further(account.name, source, server),
+            self._judge_clock(source, server),
             self._judge_client(source, server, self.redirect_uris.get(account.name, NOBODYS)),
             self._judge_redirect(source, server, self.redirect_uris.get(account.name)),
         )
@@ -98,26 +97,25 @@ class Questions:
         if server is not None:
             return server, judge_discovery(source, server, None)
         issuer = source.issuer or ""
-        found, reply = await discover(self.session, issuer, self.limit_s / 2, self.clock)
+        found, reply = await discover(self.session, source.way, issuer, self.limit_s / 2, self.clock)
         if isinstance(found, Failure):
             named = parse_named_issuer(reply.body) if isinstance(reply, Reply) else None
             return found, judge_discovery(source, found, named if named != issuer else None)
         known = override(found, source)
         return known, judge_discovery(source, known, None)
 
-    async def _try_further(self, account: Account, server: Metadata) -> list[Finding]:
+    async def _try_further(self, name: str, source: OAuthSource, server: Metadata) -> list[Finding]:
         """The way to a token endpoint that is not where its issuer is."""
-        source = account.source
-        issuer = source.issuer if isinstance(source, OAuthSource) else None
+        issuer = source.issuer
         origin, _ = parse_origin(server.token_endpoint.partition("?")[0])
         if issuer is None or parse_origin(issuer)[0] == origin:
             return []
-        place = Place(origin, DIRECT, setting_name(("accounts", account.name, "issuer")))
+        place = Place(origin, way_to(origin, source), ("accounts", name), "issuer")
         return await try_place(place, self.clock.wall(), self.limit_s)
 
-    async def _judge_clock(self, server: Metadata) -> Finding:
+    async def _judge_clock(self, source: OAuthSource, server: Metadata) -> Finding:
         asked_at = self.clock.wall()
-        reply = await exchange(self.session, "GET", server.token_endpoint, self.limit_s, ())
+        reply = await exchange(self.session, source.way, "GET", server.token_endpoint, self.limit_s, ())
         if isinstance(reply, NoReply):
             return _unanswered("clock", reply)
         return judge_skew(reply.date, asked_at, self.clock.wall())
@@ -132,6 +130,7 @@ class Questions:
         request, secret = _made_up(source, server, uri)
         reply = await exchange(
             self.session,
+            source.way,
             "POST",
             server.token_endpoint,
             self.limit_s,
@@ -178,7 +177,7 @@ class Questions:
 
     async def _open(self, source: OAuthSource, server: Metadata, uri: str) -> Answer:
         url = build_authorization_url(source, server, _transaction(uri, source, self.clock.wall()))
-        reply = await exchange(self.session, "GET", url, self.limit_s, _PAGE)
+        reply = await exchange(self.session, source.way, "GET", url, self.limit_s, _PAGE)
         if isinstance(reply, NoReply):
             return Silent(f"the authorization endpoint {reply.problem}")
         return read_answer(reply.status, reply.location, reply.body, uri)

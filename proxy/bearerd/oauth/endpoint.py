@@ -28,6 +28,7 @@ class OAuthTokenSource:
         request = build_token_request(source, refresh_token)
         reply = await exchange(
             self._server.session,
+            source.way,
             "POST",
             server.token_endpoint,
             self._reply_s,

@@ -31,6 +31,7 @@ from bearerd.core.metadata import (
     well_known_urls,
 )
 from bearerd.core.redaction import Secret
+from bearerd.core.targets import Way
 from bearerd.core.tokens import Granted
 from bearerd.oauth.exchange import NoReply, Reply, exchange
 from bearerd.ports import Clock
@@ -80,7 +81,9 @@ class OAuthServer:
         if self._metadata is not None and not self._is_old():
             return self._metadata
         limit_s = min(METADATA_S, self._limit_s)
-        found, _ = await discover(self.session, self.source.issuer or "", limit_s, self.clock)
+        found, _ = await discover(
+            self.session, self.source.way, self.source.issuer or "", limit_s, self.clock
+        )
         if isinstance(found, Failure):
             return found
         self._metadata = override(found, self.source)
@@ -180,11 +183,13 @@ class OAuthServer:
 
     async def _post(self, endpoint: str, request: TokenRequest) -> Reply | NoReply:
         body = request.body.reveal().encode("ascii")
-        return await exchange(self.session, "POST", endpoint, self._limit_s, request.headers, body)
+        return await exchange(
+            self.session, self.source.way, "POST", endpoint, self._limit_s, request.headers, body
+        )
 
 
 async def discover(
-    session: aiohttp.ClientSession, issuer: str, limit_s: float, clock: Clock
+    session: aiohttp.ClientSession, way: Way, issuer: str, limit_s: float, clock: Clock
 ) -> tuple[Metadata | Failure, Reply | NoReply]:
     """The issuer's metadata, at the first well-known place that has any, and what was answered there.
 
@@ -192,7 +197,7 @@ async def discover(
     """
     failures: list[tuple[Failure, Reply | NoReply]] = []
     for url in well_known_urls(issuer):
-        reply = await exchange(session, "GET", url, limit_s, (("Accept", "application/json"),))
+        reply = await exchange(session, way, "GET", url, limit_s, (("Accept", "application/json"),))
         found, final = _parse(issuer, reply, clock.wall())
         if isinstance(found, Metadata) or final:
             return found, reply

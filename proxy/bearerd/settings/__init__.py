@@ -19,8 +19,8 @@ from bearerd.settings.effective import (
 )
 from bearerd.settings.model import NAMED
 from bearerd.settings.problems import Problems
-from bearerd.settings.routes import read_proxies
 from bearerd.settings.sources import Values, read_environment, read_file, read_flags
+from bearerd.settings.ways import read_proxies
 
 __all__ = ["Loaded", "Setting", "load"]
 

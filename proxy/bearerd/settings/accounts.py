@@ -19,6 +19,7 @@ from bearerd.settings.files import Invalid, PathOf, Problem, cannot_read, load_s
 from bearerd.settings.model import AccountTable, GrantName
 from bearerd.settings.sources import reason
 from bearerd.settings.values import is_descriptor
+from bearerd.settings.ways import build_way
 
 _CLIENT_KEYS: Final = frozenset(
     {
@@ -31,6 +32,9 @@ _CLIENT_KEYS: Final = frozenset(
         "scopes",
         "audience",
         "resource",
+        "proxy",
+        "proxy_file",
+        "ca_file",
     }
 )
 _SPENDING_KEYS: Final = _CLIENT_KEYS | {"revocation_endpoint", "ended_errors"}
@@ -68,6 +72,7 @@ _EITHER: Final = (
     ("client_secret", "client_secret_file"),
     ("refresh_token", "refresh_token_file"),
     ("token", "token_file"),
+    ("proxy", "proxy_file"),
 )
 _MISSING_GRANT: Final = f"is missing; set issuer for a login by browser, or write one of {', '.join(KEYS)}"
 
@@ -183,6 +188,7 @@ def _build_source(table: AccountTable, path_of: PathOf) -> Source:
         login=table.login,
         authorization_params=tuple(table.authorization_params.items()),
         ended_errors=tuple(table.ended_errors),
+        way=build_way(table, path_of),
     )
 
 

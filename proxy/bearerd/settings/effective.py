@@ -33,10 +33,10 @@ from bearerd.settings.model import (
     StoreTable,
 )
 from bearerd.settings.problems import Problems, describe, setting_name, suggest
-from bearerd.settings.routes import build_way, check_rules, check_way
 from bearerd.settings.sources import PRECEDENCE, SettingPath, Values, build_tree, is_table
 from bearerd.settings.store import build_store, check_store, find_unfit, settle_store, used_keys
 from bearerd.settings.values import split_variable
+from bearerd.settings.ways import build_way, check_way
 
 CREDENTIALS: Final = "$CREDENTIALS_DIRECTORY/"
 """How the path of a file begins that a service manager gives to this service alone (systemd.exec(5))."""
@@ -276,8 +276,13 @@ def _build_route(prefix: str, table: RouteTable) -> Route:
 
 def _build_way(prefix: str, table: RouteTable, values: Values, problems: Problems) -> Way:
     build = partial(build_way, table)
-    wrong = chain(check_way(table), check_rules(table))
+    wrong = chain(check_way(table), _check_rules(table))
     return _build(("routes", prefix), wrong, build, values, problems) or DIRECT
+
+
+def _check_rules(table: RouteTable) -> Iterator[Problem]:
+    if table.read_only and table.methods:
+        yield "read_only", "is set, and so is methods; keep one of them"
 
 
 def _build_fields(prefix: str, table: RouteTable, values: Values, problems: Problems) -> FieldRules:

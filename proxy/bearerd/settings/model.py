@@ -56,6 +56,7 @@ KeySourceName = Literal["auto", "keychain", "file", "secret"]
 Text = Annotated[str, Field(min_length=1)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(parse_size)]
+ProxyText = Annotated[InstanceOf[Proxy] | Literal["none"], BeforeValidator(parse_proxy)]
 Endpoint = Annotated[Text, AfterValidator(parse_endpoint)]
 PathText = Annotated[Text, AfterValidator(parse_path)]
 SecretText = Annotated[Secret, BeforeValidator(parse_secret)]
@@ -121,6 +122,9 @@ class AccountTable(Table):
     login: bool = True
     authorization_params: Annotated[dict[str, str], BeforeValidator(parse_parameters)] = {}
     ended_errors: list[Annotated[str, AfterValidator(parse_error_code)]] = []
+    proxy: ProxyText | None = None
+    proxy_file: PathText | None = None
+    ca_file: PathText | None = None
     refresh_token: SecretText | None = None
     refresh_token_file: PathText | None = None
     command: Annotated[list[str], BeforeValidator(parse_argv), JSON_ONLY] = []
@@ -152,7 +156,7 @@ class RouteTable(Table):
     retry_statuses: list[Annotated[int, BeforeValidator(parse_retry_status)]] = [401]
     response_idle: Duration | None = None
     browser_app: bool = False
-    proxy: Annotated[InstanceOf[Proxy] | Literal["none"], BeforeValidator(parse_proxy)] | None = None
+    proxy: ProxyText | None = None
     proxy_file: PathText | None = None
     ca_file: PathText | None = None
     client_cert_file: PathText | None = None

@@ -1,30 +1,32 @@
-"""How the keys of a route's table make the way to its upstream, and what the environment adds."""
+"""How the keys of a table make the way to an upstream or an authorization server, and what the environment adds."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Final
 
 from bearerd.core.proxies import NONE, find_proxy, parse_proxy
 from bearerd.core.targets import DIRECT, Proxy, Tls, Way, parse_origin
 from bearerd.settings.files import Invalid, PathOf, Problem, cannot_read
-from bearerd.settings.model import RouteTable
+from bearerd.settings.model import AccountTable, RouteTable
 from bearerd.settings.sources import Given, Unreadable, Values, read_text
 from bearerd.settings.sources import Origin as Source
 from bearerd.trust import Untrustworthy, build_context, seal
 
-_TLS_KEYS = ("ca_file", "client_cert_file", "client_key_file", "server_name")
+_TLS_KEYS: Final = ("ca_file", "client_cert_file", "client_key_file", "server_name")
+_LEADING: Final = {("routes", "upstream"), ("accounts", "issuer"), ("accounts", "token_endpoint")}
 
 
 def read_proxies(environ: Mapping[str, str], known: Values) -> Values:
-    """The proxies that the environment has for the upstreams of routes which say nothing of one."""
+    """The proxies that the environment has for upstreams and authorization servers, where nothing is said of one."""
     values: Values = {}
     for path, given in known.items():
-        if path[0] != "routes" or path[-1] != "upstream" or len(path) != 3:
+        if len(path) != 3 or (path[0], path[-1]) not in _LEADING:
             continue
         place = path[:2]
         if (*place, "proxy") in known or (*place, "proxy_file") in known:
             continue
         try:
-            origin, _ = parse_origin(str(given.value))
+            origin, _ = parse_origin(str(given.value).partition("?")[0])
         except ValueError:
             continue  # the model says so
         found = find_proxy(origin, environ)
@@ -45,17 +47,11 @@ def check_way(table: RouteTable) -> Iterator[Problem]:
                 yield key, "does not go with an http upstream; take it out, or make the upstream https"
 
 
-def check_rules(table: RouteTable) -> Iterator[Problem]:
-    """Likewise, of the keys that say which calls may pass."""
-    if table.read_only and table.methods:
-        yield "read_only", "is set, and so is methods; keep one of them"
-
-
-def build_way(table: RouteTable, path_of: PathOf) -> Way:
+def build_way(table: AccountTable | RouteTable, path_of: PathOf) -> Way:
     """The way of a table without problems. Raises Invalid for a file that cannot be used."""
-    ca, certificate, key = (_path(key, getattr(table, key), path_of) for key in _TLS_KEYS[:3])
-    tls = Tls(ca, certificate, key, table.server_name)
-    if tls != Tls(server_name=table.server_name):
+    ca, certificate, key = (_path(key, getattr(table, key, None), path_of) for key in _TLS_KEYS[:3])
+    tls = Tls(ca, certificate, key, getattr(table, "server_name", None))
+    if tls != Tls(server_name=tls.server_name):
         try:
             build_context(tls)  # it is made again at the start: here it is the problems that matter
             tls = replace(tls, seal=seal(tls))
@@ -69,7 +65,7 @@ def _path(key: str, text: str | None, path_of: PathOf) -> str | None:
     return None if text is None else str(path_of(key, text))
 
 
-def _build_proxy(table: RouteTable, path_of: PathOf) -> Proxy | None:
+def _build_proxy(table: AccountTable | RouteTable, path_of: PathOf) -> Proxy | None:
     proxy = table.proxy
     if table.proxy_file is not None:
         path = path_of("proxy_file", table.proxy_file)
