@@ -1838,6 +1838,25 @@ def test_a_way_is_for_accounts_that_ask_a_server(folder: Path) -> None:
     )
 
 
+def test_a_proxy_of_the_environment_is_for_accounts_that_ask_a_server(folder: Path) -> None:
+    environ = {
+        "HTTPS_PROXY": "http://one.test:3128",
+        "BEARERD_ACCOUNTS__WORK__ISSUER": "https://login.example.com",
+    }
+    assert refuse(folder, STATIC + ROOT, environ) == (
+        'accounts.work.issuer (from BEARERD_ACCOUNTS__WORK__ISSUER): does not belong to grant = "static"; '
+        "take it out or choose another grant"
+    )
+
+
+def test_an_issuer_of_the_environment_and_its_proxy(folder: Path) -> None:
+    environ = {
+        "HTTPS_PROXY": "http://one.test:3128",
+        "BEARERD_ACCOUNTS__WORK__ISSUER": "https://login.example.com",
+    }
+    assert str(server_way(folder, "", environ).proxy) == "http://one.test:3128"
+
+
 def test_limits_of_upstreams(folder: Path) -> None:
     found = configure(
         folder, SECURE + 'response_idle = "1m"\n[limits]\nupstream_connect = 3\nupstream_idle = "1s"\n'

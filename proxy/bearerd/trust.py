@@ -4,6 +4,7 @@ import hashlib
 import os
 import ssl
 from collections.abc import Container
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -69,6 +70,12 @@ def build_context(tls: Tls) -> ssl.SSLContext:
     if tls.client_cert_file is not None:
         _load_client(context, tls.client_cert_file, tls.client_key_file)
     return context
+
+
+@lru_cache(maxsize=64)
+def known_context(tls: Tls) -> ssl.SSLContext:
+    """That of `build_context` for a `tls` with a seal: made once, however the files change after that. Raises Untrustworthy."""
+    return build_context(tls)
 
 
 def _load_client(context: ssl.SSLContext, certificate: str, key: str | None) -> None:

@@ -6,10 +6,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bearerd.core.accounts import Grant, OAuthSource
+from bearerd.core.grants import parse_object
 from bearerd.core.metadata import (
     Metadata,
     MetadataError,
@@ -139,9 +140,11 @@ def test_no_document(body: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_whatever_comes_is_no_document(body: bytes) -> None:
-    with pytest.raises(NoDocument):
+@example(b"{}")
+def test_whatever_comes_is_refused(body: bytes) -> None:
+    with pytest.raises(MetadataError) as caught:
         parse_metadata(ISSUER, body)
+    assert isinstance(caught.value, NoDocument) == (parse_object(body) is None)
 
 
 @pytest.mark.parametrize("members", [{"issuer": "https://evil.test"}, {"token_endpoint": "file:///x"}])

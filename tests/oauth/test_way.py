@@ -18,6 +18,7 @@ from bearerd.core.tokens import Granted, TokenSet
 from bearerd.oauth.endpoint import OAuthTokenSource
 from bearerd.oauth.exchange import open_session
 from bearerd.oauth.server import OAuthServer
+from bearerd.trust import known_context, seal
 from certificates import Authority
 from faults import FaultServer, Step, hang, read, refused_port, repeat, reply, reset, send, serve
 from relays import TlsUpstream, TunnelProxy
@@ -105,6 +106,18 @@ async def test_a_tunnel(authority: Authority, trusting: Way) -> None:
         ] * 2
         assert b"uthorization" not in b"".join(proxy.heads)
         assert server.names == [NAME] * 2
+        assert len(server.heads) == 1
+
+
+@pytest.mark.parametrize("host", ["https://{}", "HTTPS://{}", "https://{}."])
+async def test_however_the_server_s_address_is_written(
+    authority: Authority, trusting: Way, host: str
+) -> None:
+    async with TlsUpstream(authority.server(NAME), ANSWER) as server, TunnelProxy() as proxy:
+        url = f"{host.format(NAME)}:{server.port}/token"
+        assert isinstance(await obtain(url, through(proxy.port, trusting)), Granted)
+        unspent(await obtain(url, through(proxy.port)))
+        assert proxy.connections == 2
         assert len(server.heads) == 1
 
 
@@ -205,3 +218,14 @@ async def test_another_way_is_taken_from_the_next_request_on(authority: Authorit
         assert isinstance(await adapter.obtain(CURRENT), Granted)
         await adapter.aclose()
         assert (one.connections, other.connections) == (1, 1)
+
+
+async def test_authorities_are_those_of_when_the_settings_were_read(tmp_path: Path) -> None:
+    """As of routes: what stands in the file by now counts from the next reload on."""
+    authority = Authority(tmp_path)
+    tls = Tls(str(authority.ca_file))
+    way = Way(replace(tls, seal=seal(tls)))
+    known_context(way.tls)
+    authority.ca_file.unlink()
+    async with TlsUpstream(authority.server("127.0.0.1"), ANSWER) as server:
+        assert isinstance(await obtain(f"https://127.0.0.1:{server.port}/token", way), Granted)

@@ -155,6 +155,15 @@ async def test_an_unknown_outcome_is_tried_once_more_at_once() -> None:
     assert journal.steps == ["lock", "load", "note", "spend r1", "spend r1", "save", "unlock"]
 
 
+async def test_an_unknown_outcome_stays_one_where_the_next_attempt_tells_nothing() -> None:
+    """Else nobody would know why the token is rejected when the server is back."""
+    journal = Journal(UNKNOWN, replace(DOWN, retry_after_s=7.0))
+    assert await journal.run() == Failure(FailureKind.OUTCOME_UNKNOWN, "down", 7.0)
+    note = await journal.store.load_note()
+    assert note is not None
+    assert note.lost
+
+
 async def test_an_unknown_outcome_then_a_rejection_says_that_the_reply_was_lost() -> None:
     failure = await Journal(UNKNOWN, REJECTED).run()
     assert failure == Failure(FailureKind.GRANT_REJECTED, REPLY_LOST)

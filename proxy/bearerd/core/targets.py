@@ -91,6 +91,11 @@ class Way:
 DIRECT: Final = Way()
 
 
+def way_to_server(origin: Origin, way: Way) -> Way:
+    """How an authorization server's endpoint at `origin` is reached by an account's `way`: http is on this machine."""
+    return way if origin.scheme == "https" else DIRECT
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Calls under `prefix` go to `origin` under `base`, with a token of `account`.

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 from bearerd.core.accounts import OAuthSource
 from bearerd.core.configuration import Configuration
-from bearerd.core.targets import DIRECT, Origin, Way, parse_origin
+from bearerd.core.targets import Origin, Way, parse_origin, way_to_server
 from bearerd.settings.problems import setting_name
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where bearerd connects to: an upstream, or an authorization server. It is written in `key` of `table`."""
+    """Where bearerd connects to: an upstream, or an authorization server. Settings have it as `name` of `table`."""
 
     origin: Origin
     way: Way
     table: tuple[str, str]
-    key: str
+    name: str
     base: bytes = b""
 
     @property
@@ -25,11 +25,11 @@ class Place:
 
     @property
     def setting(self) -> str:
-        return self.beside(self.key)
+        return self.beside(self.name)
 
-    def beside(self, key: str) -> str:
-        """The name of another setting of the same table."""
-        return setting_name((*self.table, key))
+    def beside(self, name: str) -> str:
+        """Another setting of the same table, in full."""
+        return setting_name((*self.table, name))
 
 
 def find_places(configuration: Configuration) -> list[Place]:
@@ -46,12 +46,7 @@ def _servers(configuration: Configuration) -> Iterator[Place]:
         if isinstance(source, OAuthSource):
             key = "token_endpoint" if source.token_endpoint else "issuer"
             origin, _ = parse_origin((source.token_endpoint or source.issuer or "").partition("?")[0])
-            yield Place(origin, way_to(origin, source), ("accounts", account.name), key)
-
-
-def way_to(origin: Origin, source: OAuthSource) -> Way:
-    """What is http is on this machine."""
-    return source.way if origin.scheme == "https" else DIRECT
+            yield Place(origin, way_to_server(origin, source.way), ("accounts", account.name), key)
 
 
 def _upstreams(configuration: Configuration) -> Iterator[Place]:

@@ -25,9 +25,9 @@ from bearerd.core.grants import (
 from bearerd.core.lifecycle import Failure
 from bearerd.core.metadata import Metadata, configured, override, parse_named_issuer
 from bearerd.core.redaction import Secret
-from bearerd.core.targets import parse_origin
+from bearerd.core.targets import parse_origin, way_to_server
 from bearerd.core.tokens import Granted
-from bearerd.doctor.destinations import Place, way_to
+from bearerd.doctor.destinations import Place
 from bearerd.doctor.findings import Finding, Level
 from bearerd.doctor.reach import try_place
 from bearerd.doctor.verdicts import (
@@ -110,7 +110,7 @@ class Questions:
         origin, _ = parse_origin(server.token_endpoint.partition("?")[0])
         if issuer is None or parse_origin(issuer)[0] == origin:
             return []
-        place = Place(origin, way_to(origin, source), ("accounts", name), "issuer")
+        place = Place(origin, way_to_server(origin, source.way), ("accounts", name), "issuer")
         return await try_place(place, self.clock.wall(), self.limit_s)
 
     async def _judge_clock(self, source: OAuthSource, server: Metadata) -> Finding:

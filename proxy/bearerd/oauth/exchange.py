@@ -10,8 +10,8 @@ from yarl import URL
 from bearerd import failpoints
 from bearerd.core.grants import REPLY_LIMIT
 from bearerd.core.proxies import build_authorization, judge_connect
-from bearerd.core.targets import Tls, Way, parse_origin
-from bearerd.trust import Untrustworthy, build_context
+from bearerd.core.targets import Origin, Tls, Way, parse_origin, way_to_server
+from bearerd.trust import Untrustworthy, known_context
 
 CONNECT_S: Final = 10.0  # name, addresses, proxy and TLS together
 
@@ -69,9 +69,11 @@ async def exchange(
     headers: tuple[tuple[str, str], ...],
     data: bytes | None = None,
 ) -> Reply | NoReply:
-    """One request, never redirected, over within `limit_s` seconds. What is https is reached by `way`."""
+    """One request, never redirected, over within `limit_s` seconds."""
     departure = _Departure()
     try:
+        origin, _ = parse_origin(url.partition("?")[0])
+        way = way_to_server(origin, way)
         async with session.request(
             method,
             URL(url, encoded=True),
@@ -80,7 +82,7 @@ async def exchange(
             timeout=aiohttp.ClientTimeout(total=limit_s, connect=CONNECT_S),
             allow_redirects=False,
             trace_request_ctx=departure,
-            **(_lead(way) if url.startswith("https:") else {}),
+            **_lead(way, origin),
         ) as response:
             body = await _read_capped(response)
             fields = (response.headers.get(name) for name in ("Retry-After", "Date", "Location"))
@@ -101,13 +103,14 @@ async def _head_leaves(_session: object, context: SimpleNamespace, _parameters: 
     context.trace_request_ctx.at_hand = False
 
 
-def _lead(way: Way) -> dict[str, Any]:
+def _lead(way: Way, origin: Origin) -> dict[str, Any]:
     """Raises Untrustworthy. Where settings name no authorities, aiohttp's own context has the system's."""
     options: dict[str, Any] = {}
     if way.tls != Tls():
-        options["ssl"] = build_context(way.tls)
+        options["ssl"] = known_context(way.tls)
     if way.proxy is not None:
         options["proxy"] = URL(str(way.proxy.origin))
+        options["server_hostname"] = origin.host.rstrip(".")  # as aiohttp has it without a proxy
         if way.proxy.credentials is not None:
             options["proxy_headers"] = {"Proxy-Authorization": build_authorization(way.proxy.credentials)}
     return options
@@ -119,7 +122,7 @@ def _judge(exc: Exception, way: Way, url: str) -> NoReply:
         return NoReply(f"cannot be reached: {exc.text}", sent=False)
     if isinstance(exc, aiohttp.ClientSSLError):
         return NoReply("has no certificate that can be trusted", sent=False)
-    if way.proxy is None or not url.startswith("https:"):
+    if way.proxy is None:
         return NoReply("cannot be reached", sent=False)
     refusal = None
     if isinstance(exc, aiohttp.ClientHttpProxyError):

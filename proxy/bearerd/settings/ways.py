@@ -10,10 +10,11 @@ from bearerd.settings.files import Invalid, PathOf, Problem, cannot_read
 from bearerd.settings.model import AccountTable, RouteTable
 from bearerd.settings.sources import Given, Unreadable, Values, read_text
 from bearerd.settings.sources import Origin as Source
-from bearerd.trust import Untrustworthy, build_context, seal
+from bearerd.trust import Untrustworthy, known_context, seal
 
 _TLS_KEYS: Final = ("ca_file", "client_cert_file", "client_key_file", "server_name")
 _LEADING: Final = {("routes", "upstream"), ("accounts", "issuer"), ("accounts", "token_endpoint")}
+_UNPROXIED: Final = ("proxy", "proxy_file", "command", "token", "token_file")  # these decide for themselves
 
 
 def read_proxies(environ: Mapping[str, str], known: Values) -> Values:
@@ -23,7 +24,7 @@ def read_proxies(environ: Mapping[str, str], known: Values) -> Values:
         if len(path) != 3 or (path[0], path[-1]) not in _LEADING:
             continue
         place = path[:2]
-        if (*place, "proxy") in known or (*place, "proxy_file") in known:
+        if any((*place, key) in known for key in _UNPROXIED):
             continue
         try:
             origin, _ = parse_origin(str(given.value).partition("?")[0])
@@ -53,8 +54,8 @@ def build_way(table: AccountTable | RouteTable, path_of: PathOf) -> Way:
     tls = Tls(ca, certificate, key, getattr(table, "server_name", None))
     if tls != Tls(server_name=tls.server_name):
         try:
-            build_context(tls)  # it is made again at the start: here it is the problems that matter
             tls = replace(tls, seal=seal(tls))
+            known_context(tls)  # an account's is used as it is; a route's is made again at the start
         except Untrustworthy as exc:
             raise Invalid(exc.key, exc.text) from None
     way = Way(tls, _build_proxy(table, path_of))

@@ -260,7 +260,8 @@ class RefreshProtocol:
     async def _spend(self, have: TokenSet | None) -> Granted | Failure:
         """One attempt, and one more at once where no reply came: servers with a reuse leeway forgive.
 
-        If the second is rejected, the reply that was lost had the successor of what is spent now.
+        If the second is rejected, the reply that was lost had the successor of what is spent now. If it does not come to that,
+        what has become of the first is still not known.
         """
         outcome = await self.source.obtain(have)
         if not isinstance(outcome, Failure) or outcome.kind is not FailureKind.OUTCOME_UNKNOWN:
@@ -268,6 +269,8 @@ class RefreshProtocol:
         again = await self.source.obtain(have)
         if isinstance(again, Failure) and again.kind is FailureKind.GRANT_REJECTED:
             return replace(again, reason=REPLY_LOST)
+        if isinstance(again, Failure) and again.kind is FailureKind.TRANSIENT:
+            return replace(again, kind=FailureKind.OUTCOME_UNKNOWN)
         return again
 
     async def _give_up(
