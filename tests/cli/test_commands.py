@@ -17,6 +17,7 @@ import pytest
 
 from commands import Ended, run
 from daemons import RunningDaemon
+from faults import refused_port
 
 STATIC = """
 [accounts.work]
@@ -75,12 +76,11 @@ async def read_by_somebody(fifo: Path) -> AsyncIterator[None]:
 
 
 def two_free_ports() -> int:
-    """The first of two ports in a row that were free a moment ago."""
+    """The first of two ports in a row that nobody else takes: below those that the system gives out."""
     for _ in range(100):
-        with socket.create_server(("127.0.0.1", 0)) as one, suppress(OSError, OverflowError):
-            port: int = one.getsockname()[1]
-            with socket.create_server(("127.0.0.1", port + 1)):
-                return port
+        port = refused_port()
+        with suppress(OSError), socket.create_server(("127.0.0.1", port + 1)):
+            return port
     raise AssertionError
 
 

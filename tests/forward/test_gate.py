@@ -809,8 +809,8 @@ async def test_the_drain_takes_as_long_as_it_may() -> None:
 @pytest.mark.waits
 async def test_a_client_that_waits_to_be_told_to_go_on_does_not_stall() -> None:
     """Nobody reads its body yet: there is no token."""
-    slow = CommandSource(("sh", "-c", "sleep 0.6; echo x"), 30)
-    async with gate(source=slow, limits=Limits(body_idle_s=0.2)) as (daemon, server), wire(daemon) as client:
+    slow = CommandSource(("sh", "-c", "sleep 2; echo x"), 30)
+    async with gate(source=slow, limits=Limits(body_idle_s=1.5)) as (daemon, server), wire(daemon) as client:
         client.write("POST / HTTP/1.1", "Content-Length: 3", "Expect: 100-continue")
         async with asyncio.timeout(15):
             assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
